@@ -1,1 +1,1 @@
-
+//! The import table as a test.

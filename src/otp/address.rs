@@ -1,0 +1,420 @@
+//! Email addresses: what is accepted, where the mail goes, and under which names the store knows
+//! an address. One parser for every path (H-21, H-22).
+//!
+//! Two identities: the *canonical address* decides for whom a code counts, the *limit address*
+//! folds the spellings of one mailbox, so that forty of them share one budget.
+
+use std::fmt;
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+
+use super::keys::KeyRing;
+
+/// The most octets that a local part can have (RFC 5321 section 4.5.3.1.1).
+const LOCAL_OCTETS: usize = 64;
+/// The most octets that an address can have (RFC 3696, erratum 1690).
+const ADDRESS_OCTETS: usize = 254;
+/// The most characters that a context can have.
+pub const CONTEXT_CHARACTERS: usize = 200;
+
+/// An address that can be mailed: dot-atom local part as typed, domain as lower-case A-labels.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EmailAddress {
+    local: String,
+    domain: String,
+}
+
+/// Why a text is not an address that otpost mails. It never repeats the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// No `@` with something on both sides.
+    #[error("must have the form local@domain")]
+    Form,
+    /// More octets than SMTP can carry.
+    #[error("must have at most 64 octets before the @ and 254 in all")]
+    Length,
+    /// The local part is no dot-atom.
+    #[error(
+        "must have only ASCII letters, digits, !#$%&'*+/=?^_`{{|}}~- and single inner dots before the @"
+    )]
+    Local,
+    /// The domain is no host name of at least two labels.
+    #[error("must have a valid domain name of at least two labels after the @")]
+    Domain,
+}
+
+impl EmailAddress {
+    /// Reads an address; nothing is trimmed or mended.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let (local, domain) = text.rsplit_once('@').ok_or(AddressError::Form)?;
+        if local.is_empty() || domain.is_empty() {
+            return Err(AddressError::Form);
+        }
+        if local.len() > LOCAL_OCTETS {
+            return Err(AddressError::Length);
+        }
+        if !is_dot_atom(local) {
+            return Err(AddressError::Local);
+        }
+        let domain = a_labels(domain)?;
+        if local.len() + 1 + domain.len() > ADDRESS_OCTETS {
+            return Err(AddressError::Length);
+        }
+        Ok(Self {
+            local: local.to_owned(),
+            domain,
+        })
+    }
+
+    /// Where the mail goes: the local part as typed (RFC 5321 section 2.4) at the A-label domain.
+    pub fn recipient(&self) -> String {
+        format!("{}@{}", self.local, self.domain)
+    }
+
+    /// For whom a code counts: the local part in ASCII lower case.
+    pub fn canonical(&self) -> String {
+        format!("{}@{}", self.local.to_ascii_lowercase(), self.domain)
+    }
+
+    /// The mailbox that the budgets belong to: sub-address cut, the big providers' rules applied.
+    pub fn limit(&self) -> String {
+        let local = self.local.to_ascii_lowercase();
+        let base = match local.split_once('+') {
+            Some((base, _)) if !base.is_empty() => base,
+            _ => &local,
+        };
+        match Provider::of(&self.domain) {
+            Some(provider) => format!("{}@{}", provider.fold(base), provider.domain),
+            None => format!("{base}@{}", self.domain),
+        }
+    }
+
+    /// The domain as lower-case A-labels.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// A form for logs that people can compare with a complaint, but not mail: `j***@e***.org`.
+    pub fn masked(&self) -> String {
+        let top = self.domain.rsplit('.').next().unwrap_or_default();
+        format!("{}***@{}***.{top}", &self.local[..1], &self.domain[..1])
+    }
+
+    /// The pseudonym of this address in logs: the same for all spellings of one mailbox.
+    pub fn pseudonym(&self, keys: &KeyRing) -> String {
+        data_encoding::HEXLOWER.encode(&keys.pseudonym(&[self.limit().as_bytes()])[..8])
+    }
+}
+
+impl fmt::Debug for EmailAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.masked())
+    }
+}
+
+/// One address in one context: what a code is bound to. The store knows it by this name alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChallengeId(pub [u8; 16]);
+
+impl ChallengeId {
+    /// `HMAC-SHA-256(K_addr, "challenge" || canonical address || 0x00 || context)`, 128 bits.
+    pub fn of(keys: &KeyRing, address: &EmailAddress, context: &str) -> Self {
+        Self(keys.name(&[
+            b"challenge",
+            address.canonical().as_bytes(),
+            &[0],
+            context.as_bytes(),
+        ]))
+    }
+
+    /// Reads the form that [`fmt::Display`] writes: 32 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?;
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// One mailbox, whatever the spelling: what budgets belong to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LimitId(pub [u8; 16]);
+
+impl LimitId {
+    /// `L = HMAC-SHA-256(K_addr, "limit" || limit address)`, 128 bits.
+    pub fn of(keys: &KeyRing, address: &EmailAddress) -> Self {
+        Self(keys.name(&[b"limit", address.limit().as_bytes()]))
+    }
+}
+
+impl fmt::Display for ChallengeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Display for LimitId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for ChallengeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ChallengeId({self})")
+    }
+}
+
+impl fmt::Debug for LimitId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "LimitId({self})")
+    }
+}
+
+fn is_dot_atom(local: &str) -> bool {
+    local
+        .split('.')
+        .all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
+/// RFC 5322 section 3.2.3.
+fn is_atext(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+}
+
+/// UTS-46, non-transitional, STD3 rules, lengths as DNS has them; at least two labels (RFC 7085),
+/// the last one not all digits, since that would be an address literal without brackets.
+fn a_labels(domain: &str) -> Result<String, AddressError> {
+    let ascii = Uts46::new()
+        .to_ascii(
+            domain.as_bytes(),
+            AsciiDenyList::STD3,
+            Hyphens::CheckFirstLast,
+            DnsLength::Verify,
+        )
+        .map_err(|_unspecific| AddressError::Domain)?;
+    let (rest, top) = ascii.rsplit_once('.').ok_or(AddressError::Domain)?;
+    if rest.is_empty() || top.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(AddressError::Domain);
+    }
+    Ok(ascii.into_owned())
+}
+
+/// A provider that delivers several spellings to one mailbox, by its public documentation.
+struct Provider {
+    domain: &'static str,
+    aliases: &'static [&'static str],
+    ignored: &'static [char],
+}
+
+/// Gmail ignores dots; Proton ignores dots, hyphens and underscores; iCloud has three domains.
+const PROVIDERS: [Provider; 3] = [
+    Provider {
+        domain: "gmail.com",
+        aliases: &["googlemail.com"],
+        ignored: &['.'],
+    },
+    Provider {
+        domain: "proton.me",
+        aliases: &["protonmail.com", "protonmail.ch", "pm.me"],
+        ignored: &['.', '-', '_'],
+    },
+    Provider {
+        domain: "icloud.com",
+        aliases: &["me.com", "mac.com"],
+        ignored: &[],
+    },
+];
+
+impl Provider {
+    fn of(domain: &str) -> Option<&'static Self> {
+        PROVIDERS
+            .iter()
+            .find(|known| known.domain == domain || known.aliases.contains(&domain))
+    }
+
+    /// A local part of nothing but ignored characters stays as it is.
+    fn fold(&self, local: &str) -> String {
+        let folded = local.replace(self.ignored, "");
+        if folded.is_empty() {
+            local.to_owned()
+        } else {
+            folded
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(text: &str) -> EmailAddress {
+        EmailAddress::parse(text).unwrap()
+    }
+
+    #[test]
+    fn ordinary_addresses_are_accepted_as_they_are() {
+        for text in [
+            "ada@example.org",
+            "Ada.Lovelace@example.org",
+            "a@b.co",
+            "!#$%&'*+-/=?^_`{|}~@example.org",
+            "ada+tag@sub.domain.example.org",
+            "1@2.example",
+        ] {
+            assert_eq!(address(text).recipient(), text, "{text}");
+        }
+    }
+
+    #[test]
+    fn domains_become_lower_case_a_labels() {
+        assert_eq!(address("Ada@EXAMPLE.org").recipient(), "Ada@example.org");
+        assert_eq!(
+            address("ada@bücher.example").recipient(),
+            "ada@xn--bcher-kva.example"
+        );
+        assert_eq!(
+            address("ada@BÜCHER.example"),
+            address("ada@xn--bcher-kva.example")
+        );
+        assert_eq!(address("ada@faß.example").domain(), "xn--fa-hia.example");
+    }
+
+    #[test]
+    fn whatever_is_no_dot_atom_at_a_domain_is_refused() {
+        let cases = [
+            ("", AddressError::Form),
+            ("ada", AddressError::Form),
+            ("@example.org", AddressError::Form),
+            ("ada@", AddressError::Form),
+            (" ada@example.org", AddressError::Local),
+            ("ada@example.org ", AddressError::Domain),
+            ("ada@example.org.", AddressError::Domain),
+            (".ada@example.org", AddressError::Local),
+            ("ada.@example.org", AddressError::Local),
+            ("a..b@example.org", AddressError::Local),
+            ("\"ada\"@example.org", AddressError::Local),
+            ("ada(x)@example.org", AddressError::Local),
+            ("a@b@example.org", AddressError::Local),
+            ("ada\r\n@example.org", AddressError::Local),
+            ("ada\0@example.org", AddressError::Local),
+            ("ädä@example.org", AddressError::Local),
+            ("\u{212a}@example.org", AddressError::Local),
+            ("ada@localhost", AddressError::Domain),
+            ("ada@[192.0.2.1]", AddressError::Domain),
+            ("ada@192.0.2.1", AddressError::Domain),
+            ("ada@example..org", AddressError::Domain),
+            ("ada@-example.org", AddressError::Domain),
+            ("ada@exam_ple.org", AddressError::Domain),
+            ("ada@exa mple.org", AddressError::Domain),
+            ("ada@xn--zz.example", AddressError::Domain),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(EmailAddress::parse(text), Err(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_end_where_smtp_ends() {
+        let local = "a".repeat(64);
+        assert!(EmailAddress::parse(&format!("{local}@example.org")).is_ok());
+        assert_eq!(
+            EmailAddress::parse(&format!("a{local}@example.org")),
+            Err(AddressError::Length)
+        );
+        let label = "b".repeat(63);
+        let domain = |last| format!("{label}.{label}.{}.org", "c".repeat(last));
+        assert_eq!(64 + 1 + domain(57).len(), 254);
+        assert!(EmailAddress::parse(&format!("{local}@{}", domain(57))).is_ok());
+        let longer = format!("{local}@{}", domain(58));
+        assert_eq!(EmailAddress::parse(&longer), Err(AddressError::Length));
+        assert_eq!(
+            EmailAddress::parse(&format!("a@b{label}.org")),
+            Err(AddressError::Domain)
+        );
+    }
+
+    #[test]
+    fn case_does_not_tell_addresses_apart_but_tags_and_dots_do() {
+        assert_eq!(
+            address("Ada@Example.org").canonical(),
+            address("ada@example.org").canonical()
+        );
+        assert_ne!(
+            address("ada+x@example.org").canonical(),
+            address("ada@example.org").canonical()
+        );
+        assert_ne!(
+            address("a.da@gmail.com").canonical(),
+            address("ada@gmail.com").canonical()
+        );
+    }
+
+    #[test]
+    fn the_spellings_of_one_mailbox_share_one_limit_address() {
+        for text in [
+            "ada@gmail.com",
+            "A.d.a@gmail.com",
+            "ada+x@googlemail.com",
+            "a.da+y@gmail.com",
+        ] {
+            assert_eq!(address(text).limit(), "ada@gmail.com", "{text}");
+        }
+        for text in ["ada-l@proton.me", "a.d_al+x@pm.me", "ADAL@protonmail.com"] {
+            assert_eq!(address(text).limit(), "adal@proton.me", "{text}");
+        }
+        assert_eq!(address("ada+x@me.com").limit(), "ada@icloud.com");
+        assert_eq!(address("a.da+x@example.org").limit(), "a.da@example.org");
+        assert_eq!(address("+x@example.org").limit(), "+x@example.org");
+        assert_eq!(address("_-@pm.me").limit(), "_-@proton.me");
+    }
+
+    #[test]
+    fn debug_output_is_masked() {
+        assert_eq!(
+            format!("{:?}", address("ada.lovelace@mail.example.org")),
+            "a***@m***.org"
+        );
+    }
+
+    #[test]
+    fn a_challenge_depends_on_address_and_context_and_not_on_where_they_meet() {
+        let keys = KeyRing::new(&[1; 32], &[], &[2; 32]);
+        let challenge = |text, context| ChallengeId::of(&keys, &address(text), context);
+        assert_eq!(
+            challenge("Ada@example.org", "login"),
+            challenge("ada@example.org", "login")
+        );
+        assert_ne!(
+            challenge("ada@example.org", "login"),
+            challenge("ada@example.org", "")
+        );
+        assert_ne!(
+            challenge("ada@example.org", "x"),
+            challenge("ada@example.orgx", "")
+        );
+        let known = challenge("ada@example.org", "login");
+        assert_eq!(ChallengeId::parse(&known.to_string()), Some(known));
+        assert_eq!(ChallengeId::parse("0123"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn equal_canonical_addresses_have_recipients_that_differ_in_ascii_case_only(
+            left in "[a-cA-C.+]{1,4}@[a-bA-BüÜ]{1,2}\\.(org|ORG)",
+            right in "[a-cA-C.+]{1,4}@[a-bA-BüÜ]{1,2}\\.(org|ORG)",
+        ) {
+            if let (Ok(left), Ok(right)) = (EmailAddress::parse(&left), EmailAddress::parse(&right)) {
+                let equal = left.canonical() == right.canonical();
+                prop_assert_eq!(equal, left.recipient().eq_ignore_ascii_case(&right.recipient()));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic_and_what_it_accepts_it_accepts_again(text in "\\PC*") {
+            if let Ok(parsed) = EmailAddress::parse(&text) {
+                prop_assert_eq!(EmailAddress::parse(&parsed.recipient()), Ok(parsed));
+            }
+        }
+    }
+}

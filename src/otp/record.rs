@@ -1,0 +1,254 @@
+//! What a store remembers of one challenge, and the two decisions over it: `issue` and `verify`.
+//!
+//! A store runs each decision as one atomic step. The SQLite store runs this code; the Redis store
+//! runs the same rules as a script beside the data, and one contract suite holds both to them.
+
+use subtle::{Choice, ConstantTimeEq};
+
+use super::address::{ChallengeId, LimitId};
+use super::clock::UnixMillis;
+use super::code::{Nonce, Tag};
+use super::keys::KeyId;
+use super::policy::{LIVE_CODES, Policy, RETRY_MARGIN, Resend, SUPERSEDE_MARGIN};
+
+/// A code that a processor proposes; it comes alive unless another one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What the code is derived from.
+    pub nonce: Nonce,
+    /// What the code is compared by.
+    pub tag: Tag,
+    /// The key that made it.
+    pub key_id: KeyId,
+    /// Its length.
+    pub digits: u8,
+}
+
+/// Asks for the code of a challenge on behalf of a job.
+#[derive(Clone, Debug)]
+pub struct IssueRequest {
+    /// The mailbox that budgets belong to.
+    pub limit: LimitId,
+    /// The address and context that the code is for.
+    pub challenge: ChallengeId,
+    /// The job that asks.
+    pub job: String,
+    /// When the job was requested.
+    pub requested_at: UnixMillis,
+    /// The code that comes alive if none is.
+    pub candidate: Candidate,
+}
+
+/// The answer to [`IssueRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Issued {
+    /// Mail the code that belongs to this nonce.
+    Live {
+        /// What the live code is derived from.
+        nonce: Nonce,
+        /// The key that it was made with.
+        key_id: KeyId,
+        /// Its length.
+        digits: u8,
+        /// When it ends.
+        expires_at: UnixMillis,
+        /// The store's time of this answer.
+        now: UnixMillis,
+    },
+    /// A success came after the request: mail nothing.
+    Superseded,
+    /// The request is older than a code's lifetime: mail nothing.
+    TooOld,
+}
+
+/// Asks whether a code is right.
+#[derive(Clone, Debug)]
+pub struct VerifyRequest {
+    /// The mailbox that budgets belong to.
+    pub limit: LimitId,
+    /// The address and context that the code is for.
+    pub challenge: ChallengeId,
+    /// The tag of the code that was typed, under every listed key.
+    pub tags: Vec<(KeyId, Tag)>,
+}
+
+/// The answer to [`VerifyRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The code is right; it and its sibling are used up now.
+    Correct,
+    /// It is not; why is for the metrics, never for the client.
+    Incorrect(Cause),
+}
+
+/// Why a code is incorrect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was compared with live codes and counted as an attempt.
+    Wrong,
+    /// No code is alive: expired, used, never issued, or its attempts are spent.
+    NoLiveCode,
+}
+
+/// One code that a person may type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveCode {
+    /// What it is derived from, what it is compared by, its key and its length.
+    pub candidate: Candidate,
+    /// When it was made.
+    pub made_at: UnixMillis,
+    /// When it ends; this never moves.
+    pub expires_at: UnixMillis,
+    /// The job that made it.
+    pub job: String,
+    /// When that job was requested.
+    pub requested_at: UnixMillis,
+}
+
+/// All that a store remembers of one challenge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Codes, oldest first; never more than two of them alive.
+    pub codes: Vec<LiveCode>,
+    /// Wrong attempts against the live codes; no resend resets them.
+    pub attempts: u32,
+    /// When a code was last right, and until when this is remembered.
+    pub success: Option<Success>,
+}
+
+/// A right code, remembered for one lifetime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Success {
+    /// When it was right.
+    pub at: UnixMillis,
+    /// Until when it is remembered.
+    pub until: UnixMillis,
+}
+
+impl Record {
+    /// Decides which code a job may mail, making one if need be.
+    pub fn issue(&mut self, policy: &Policy, now: UnixMillis, request: &IssueRequest) -> Issued {
+        let requested_at = request.requested_at.min(now);
+        self.forget_what_is_over(now);
+        if self
+            .success
+            .is_some_and(|success| requested_at < success.at.before(SUPERSEDE_MARGIN))
+        {
+            return Issued::Superseded;
+        }
+        if requested_at.after(policy.lifetime) <= now {
+            return Issued::TooOld;
+        }
+        let existing = match policy.resend {
+            Resend::Keep => self.code_to_keep(now, &request.job),
+            Resend::Rotate => self.code_not_to_rotate(now, &request.job, requested_at),
+        };
+        if let Some(code) = existing {
+            return code.answer(now);
+        }
+        if policy.resend == Resend::Rotate {
+            self.codes.clear();
+        }
+        let code = LiveCode {
+            candidate: request.candidate.clone(),
+            made_at: now,
+            expires_at: now.after(policy.lifetime),
+            job: request.job.clone(),
+            requested_at,
+        };
+        let answer = code.answer(now);
+        self.codes.push(code);
+        answer
+    }
+
+    /// Decides whether a code is right; counts the attempt, or uses the codes up.
+    pub fn verify(&mut self, policy: &Policy, now: UnixMillis, tags: &[(KeyId, Tag)]) -> Verdict {
+        self.forget_what_is_over(now);
+        if self.codes.is_empty() {
+            return Verdict::Incorrect(Cause::NoLiveCode);
+        }
+        let right = self
+            .codes
+            .iter()
+            .flat_map(|code| tags.iter().map(move |typed| code.matches(typed)))
+            .fold(Choice::from(0), |found, same| found | same);
+        if bool::from(right) {
+            self.end_codes();
+            self.success = Some(Success {
+                at: now,
+                until: now.after(policy.lifetime),
+            });
+            return Verdict::Correct;
+        }
+        self.attempts += 1;
+        if self.attempts >= policy.attempts {
+            self.end_codes();
+        }
+        Verdict::Incorrect(Cause::Wrong)
+    }
+
+    /// When nothing of the record matters any more.
+    pub fn ends_at(&self) -> Option<UnixMillis> {
+        let codes = self.codes.iter().map(|code| code.expires_at);
+        codes.chain(self.success.map(|success| success.until)).max()
+    }
+
+    fn forget_what_is_over(&mut self, now: UnixMillis) {
+        self.codes.retain(|code| code.expires_at > now);
+        if self.codes.is_empty() {
+            self.attempts = 0;
+        }
+        self.success = self.success.filter(|success| success.until > now);
+    }
+
+    fn end_codes(&mut self) {
+        self.codes.clear();
+        self.attempts = 0;
+    }
+
+    /// The code that the same job made, while a minute of it is left; else a code that has at
+    /// least half of its life before it; else, with two alive, the one that lives longest.
+    fn code_to_keep(&self, now: UnixMillis, job: &str) -> Option<&LiveCode> {
+        let own = self.codes.iter().find(|code| code.is_retry_of(job, now));
+        let longest = self.codes.iter().max_by_key(|code| code.expires_at);
+        let full = self.codes.len() >= LIVE_CODES;
+        own.or_else(|| longest.filter(|code| full || code.has_half_its_life(now)))
+    }
+
+    /// The newest code, unless the job is newer, or made it and less than a minute of it is left.
+    fn code_not_to_rotate(
+        &self,
+        now: UnixMillis,
+        job: &str,
+        requested_at: UnixMillis,
+    ) -> Option<&LiveCode> {
+        let newest = self.codes.last()?;
+        let is_newer = requested_at > newest.requested_at;
+        let is_late_retry = newest.job == job && !newest.is_retry_of(job, now);
+        (!is_newer && !is_late_retry).then_some(newest)
+    }
+}
+
+impl LiveCode {
+    fn is_retry_of(&self, job: &str, now: UnixMillis) -> bool {
+        self.job == job && self.expires_at >= now.after(RETRY_MARGIN)
+    }
+
+    fn has_half_its_life(&self, now: UnixMillis) -> bool {
+        self.expires_at.since(now) * 2 >= self.expires_at.since(self.made_at)
+    }
+
+    fn matches(&self, (key_id, tag): &(KeyId, Tag)) -> Choice {
+        self.candidate.key_id.0.ct_eq(&key_id.0) & self.candidate.tag.0.ct_eq(&tag.0)
+    }
+
+    fn answer(&self, now: UnixMillis) -> Issued {
+        Issued::Live {
+            nonce: self.candidate.nonce,
+            key_id: self.candidate.key_id,
+            digits: self.candidate.digits,
+            expires_at: self.expires_at,
+            now,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The end of a process: one token that tells everybody to stop, one tracker that waits for all
+//! tasks. It is handed out by `app`; nothing global.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Hands out the token and keeps track of the tasks.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// The token that is cancelled when the process is to stop.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Starts a task for which [`Shutdown::finish`] waits.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// Tells everybody to stop.
+    pub fn begin(&self) {
+        self.token.cancel();
+    }
+
+    /// Waits until every task has ended, at most `deadline`; tells whether all did.
+    pub async fn finish(&self, deadline: Duration) -> bool {
+        self.tasks.close();
+        tokio::time::timeout(deadline, self.tasks.wait())
+            .await
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn finish_waits_for_tasks_that_obey_the_token() {
+        let shutdown = Shutdown::default();
+        let token = shutdown.token();
+        shutdown.spawn(async move { token.cancelled().await });
+        shutdown.begin();
+        assert!(shutdown.finish(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn finish_gives_up_on_a_task_that_does_not_end() {
+        let shutdown = Shutdown::default();
+        shutdown.spawn(std::future::pending());
+        assert!(!shutdown.finish(Duration::from_secs(5)).await);
+    }
+}

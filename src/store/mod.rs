@@ -1,0 +1,93 @@
+//! The store: what outlives a request. Two backends, `redis` and `sqlite`, one contract, held to
+//! it by one suite of tests.
+//!
+//! `issue` and `verify` are one atomic step each, are durable before they answer, and are never
+//! sent again by themselves after an unknown outcome. Time is the store's own, so that the clocks
+//! of processes do not matter.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::otp::clock::UnixMillis;
+use crate::otp::keys::KeyMarks;
+pub use crate::otp::record::{Candidate, Cause, IssueRequest, Issued, Verdict, VerifyRequest};
+
+/// What the API and the processor ask of a store.
+#[async_trait]
+pub trait OtpStore: Send + Sync {
+    /// Checks that the data was made with these keys, and notes them. To be called at start and
+    /// at least every day, since the note fades with the data.
+    async fn attest(&self, marks: &KeyMarks) -> Result<(), AttestError>;
+
+    /// Decides which code a job may mail, making one if need be.
+    async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError>;
+
+    /// Decides whether a code is right; makes exactly one durable write, whatever the answer.
+    async fn verify(&self, request: &VerifyRequest) -> Result<Verdict, StoreError>;
+
+    /// Notes how a request ended, for a day.
+    async fn finish(&self, id: &str, ending: Ending) -> Result<(), StoreError>;
+
+    /// How a request ended, if it did within the last day.
+    async fn ending(&self, id: &str) -> Result<Option<Ending>, StoreError>;
+
+    /// Counts one more mail of this job whose acceptance is unknown and tells how many there were.
+    async fn count_unconfirmed(&self, job: &str) -> Result<u32, StoreError>;
+
+    /// Answers when the store can be used.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// How and when a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// How.
+    pub state: EndState,
+    /// When it was requested.
+    pub requested_at: UnixMillis,
+    /// When it ended.
+    pub ended_at: UnixMillis,
+}
+
+/// The one end that each accepted request comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndState {
+    /// The mail server took the mail.
+    Sent,
+    /// The mail server refused the recipient or the content.
+    Undeliverable,
+    /// The code's lifetime passed before a mail server took the mail.
+    Expired,
+    /// The person had succeeded with an earlier mail.
+    Superseded,
+}
+
+/// The store could not do what it was asked. Nothing may be taken as done or as right.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It can't be reached, or did not answer in time; the outcome is unknown.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// It holds something that this version does not understand, or answered nonsense.
+    #[error("the store holds data that this version can't read: {0}")]
+    Unreadable(String),
+}
+
+/// The keys could not be attested.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// The address key is not the one that the data was made with.
+    #[error(
+        "`keys.address` is not the key that the data in the store was made with; set the key that belongs to it, or use an empty store"
+    )]
+    OtherAddressKey,
+    /// None of the master keys is known to the data.
+    #[error(
+        "neither `keys.master` nor a key in `keys.previous` is known to the data in the store; list the former master key in `keys.previous`"
+    )]
+    OtherMasterKey,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
