@@ -21,5 +21,6 @@
 pub mod queue;
 pub mod store;
 pub mod sqlite;
+pub mod telemetry;
 pub mod shutdown;
 pub mod otp;

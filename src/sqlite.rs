@@ -279,7 +279,11 @@ mod tests {
         let first = Sqlite::open(&path).unwrap();
         assert!(matches!(Sqlite::open(&path), Err(OpenError::InUse(_))));
         let (gone, wait) = std::sync::mpsc::channel::<()>();
-        first.run(move |_| Ok(drop(gone))).await.unwrap();
+        let hold = move |_: &Connection| {
+            drop(gone);
+            Ok(())
+        };
+        first.run(hold).await.unwrap();
         drop(first);
         assert!(wait.recv().is_err());
         while matches!(Sqlite::open(&path), Err(OpenError::InUse(_))) {
