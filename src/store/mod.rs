@@ -63,6 +63,18 @@ pub enum EndState {
     Superseded,
 }
 
+impl EndState {
+    /// The word for it in records and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Undeliverable => "undeliverable",
+            Self::Expired => "expired",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
 /// The store could not do what it was asked. Nothing may be taken as done or as right.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
