@@ -4,4 +4,7 @@
 pub mod http;
 pub mod mime;
 pub mod pace;
+pub mod process;
+pub mod report;
+pub mod scenario;
 pub mod sink;
