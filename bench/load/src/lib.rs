@@ -1,0 +1,17 @@
+//! Load for otpost: HTTP requests on a schedule, an SMTP server that takes the mail, and what both
+//! cost the processes under test.
+//!
+//! Modules in reading order: [`mime`] finds the code in a mail, [`sink`] is the SMTP server,
+//! [`http`] the client, [`pace`] decides when a request is due, [`scenario`] runs the requests,
+//! [`process`] reads /proc, [`target`] starts and stops otpost and Redis, [`report`] turns
+//! measurements into rows, [`table`] compares the two backends.
+
+pub mod http;
+pub mod mime;
+pub mod pace;
+pub mod process;
+pub mod report;
+pub mod scenario;
+pub mod sink;
+pub mod table;
+pub mod target;
