@@ -1,1 +1,7 @@
-fn main() {}
+//! The `otpost` program; everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    otpost::cli::run()
+}
