@@ -1,1 +1,3 @@
 //! otpost
+
+pub mod config;
