@@ -81,3 +81,6 @@ pub fn load(sources: &Sources) -> Result<Config, Findings> {
         Err(findings)
     }
 }
+
+#[cfg(test)]
+mod tests;
