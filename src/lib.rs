@@ -21,6 +21,7 @@
 pub mod queue;
 pub mod store;
 pub mod sqlite;
+pub mod config;
 pub mod telemetry;
 pub mod shutdown;
 pub mod otp;

@@ -1,0 +1,190 @@
+//! Secrets: from files of their own, and never shown.
+
+use proptest::prelude::*;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::*;
+
+#[test]
+fn no_secret_is_shown() {
+    let config = load(&production_with(&[
+        ("store.url", "redis://me:sesame@127.0.0.1:6380/1"),
+        ("keys.master", MASTER),
+        ("keys.address", ADDRESS),
+        ("keys.previous", ADDRESS),
+        ("http.api_keys", "opensesame,anothersesame"),
+    ]))
+    .unwrap();
+    let printed = config.print();
+    for secret in [MASTER, ADDRESS, "sesame", "hunter2"] {
+        assert!(!printed.contains(secret), "{printed}");
+        assert!(!format!("{config:?}").contains(secret));
+    }
+    for line in [
+        "url = \"redis://me:***@127.0.0.1:6380/1\"  # OTPOST__STORE__URL",
+        "url = \"smtp://user:***@mail.example.com\"  # OTPOST__MAIL__SMTP__URL",
+        "master = \"***\"  # OTPOST__KEYS__MASTER",
+        "previous = [\"***\"]  # OTPOST__KEYS__PREVIOUS",
+        "api_keys = [\"***\", \"***\"]  # OTPOST__HTTP__API_KEYS",
+    ] {
+        assert!(
+            printed.lines().any(|printed| printed == line),
+            "{line}\n{printed}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_comes_from_its_file_without_the_last_line_break() {
+    let mut sources = from_environment(&[
+        ("keys.master_file", "/run/master"),
+        ("keys.previous_file", "/run/previous"),
+        ("keys.address", ADDRESS),
+        ("store.url_file", "/run/store"),
+        ("mail.smtp.url_file", "/run/smtp"),
+        PRODUCTION[1],
+    ]);
+    for (path, content) in [
+        ("/run/master", format!("{MASTER}\n")),
+        ("/run/previous", format!("{ADDRESS}\n{MASTER}\r\n")),
+        (
+            "/run/store",
+            "redis://:sesame@redis.example.com\r\n".to_owned(),
+        ),
+        (
+            "/run/smtp",
+            "smtps://user:sesame@mail.example.com".to_owned(),
+        ),
+    ] {
+        sources
+            .secret_files
+            .insert(PathBuf::from(path), Ok(SecretString::from(content)));
+    }
+    let config = load(&sources).unwrap();
+    assert_eq!(config.settings.keys.previous.len(), 2);
+    let StoreUrl::Redis { url, .. } = &config.settings.store.url else {
+        panic!()
+    };
+    assert_eq!(url.expose_secret(), "redis://:sesame@redis.example.com");
+    let printed = config.print();
+    let line = "url = \"redis://:***@redis.example.com\"  # file of store.url_file";
+    assert!(printed.contains(line), "{printed}");
+    assert!(!printed.contains("sesame") && !printed.contains(MASTER));
+}
+
+#[test]
+fn a_secret_and_its_file_together_are_refused() {
+    for (name, value) in [
+        REDIS[0],
+        REDIS[1],
+        ("keys.previous", ADDRESS),
+        REDIS[2],
+        PRODUCTION[0],
+    ] {
+        let file_name = format!("{name}_file");
+        let mut sources = production_with(&REDIS);
+        sources
+            .environment
+            .push((variable_name(name), value.to_owned()));
+        sources
+            .flags
+            .push((file_name.clone(), "/run/secret".to_owned()));
+        let content = Ok(SecretString::from(value));
+        sources
+            .secret_files
+            .insert(PathBuf::from("/run/secret"), content);
+        assert_eq!(settings_refused(&sources), [file_name]);
+    }
+}
+
+#[test]
+fn a_secret_file_that_gives_nothing_is_refused() {
+    let mut sources = production_with(&[("keys.address", ADDRESS), ("keys.master_file", "/run/x")]);
+    assert_eq!(settings_refused(&sources), ["keys.master_file"]);
+    for content in [Ok(SecretString::from("\n")), Err("no such file".to_owned())] {
+        sources
+            .secret_files
+            .insert(PathBuf::from("/run/x"), content);
+        assert_eq!(settings_refused(&sources), ["keys.master_file"]);
+    }
+    sources
+        .secret_files
+        .insert(PathBuf::from("/run/x"), Ok(SecretString::from("hunter2")));
+    let found = findings_of(&sources).to_string();
+    assert!(
+        found.starts_with("`keys.master` from the file of `keys.master_file`: must"),
+        "{found}"
+    );
+    assert!(!found.contains("hunter2"));
+}
+
+#[test]
+fn a_named_settings_file_and_the_files_it_names_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let master = directory.path().join("master");
+    std::fs::write(&master, format!("{MASTER}\n")).unwrap();
+    let settings = directory.path().join("settings.toml");
+    let text = format!(
+        "[keys]\nmaster_file = {:?}\naddress = \"{ADDRESS}\"\n[mail]\nfrom = \"a@example.com\"\n\
+         [mail.smtp]\nurl = \"smtp://mail.example.com\"\n",
+        master.display().to_string()
+    );
+    std::fs::write(&settings, text).unwrap();
+    let sources = Sources::read(Some(settings), Role::All, Vec::new()).unwrap();
+    let config = load(&sources).unwrap();
+    assert_eq!(
+        config.settings.keys.master.as_ref().unwrap().expose()[31],
+        31
+    );
+    assert_eq!(
+        config.origin("keys.master").unwrap().to_string(),
+        "file of keys.master_file"
+    );
+}
+
+#[test]
+fn a_named_settings_file_must_be_there_and_of_a_sensible_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.toml");
+    let large = directory.path().join("large.toml");
+    std::fs::write(&large, "\n".repeat(64 * 1024 + 1)).unwrap();
+    for path in [missing, large, directory.path().to_owned()] {
+        let found = Sources::read(Some(path.clone()), Role::All, Vec::new())
+            .err()
+            .unwrap();
+        assert_eq!(
+            found.iter().next().unwrap().setting,
+            path.display().to_string()
+        );
+        assert!(
+            found
+                .to_string()
+                .contains("the settings file cannot be read: "),
+            "{found}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_value_breaks_the_load_or_comes_back(
+        index in 0..1_000_usize,
+        scheme in "|smtp://|smtps://|redis://|redis\\+cluster://|sqlite:|https://",
+        text in "(\\PC|[%@:/?#\\[\\],=]){0,40}",
+    ) {
+        let names = layers::defaults().names;
+        let name = names[index % names.len()].as_str();
+        let value = format!("{scheme}hunter2{text}");
+        match load(&production_with(&[(name, value.as_str())])) {
+            Ok(config) => prop_assert!(!config.settings.development),
+            Err(found) => prop_assert!(!found.to_string().contains("hunter2"), "{found}"),
+        }
+    }
+
+    #[test]
+    fn no_file_breaks_the_load(
+        text in "(\\PC|[\n\"'=.\\[\\]{}#]|(mail|smtp|otp|digits|url)){0,60}",
+    ) {
+        let _ = load(&from_file(&text));
+    }
+}
