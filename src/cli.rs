@@ -148,7 +148,7 @@ fn with_config(
     then: impl FnOnce(Config) -> anyhow::Result<()>,
 ) -> ExitCode {
     let flags = if dev { vec![("dev".to_owned(), "true".to_owned())] } else { Vec::new() };
-    match Sources::read(path, flags, role).and_then(|sources| config::load(&sources)) {
+    match Sources::read(path, role, flags).and_then(|sources| config::load(&sources)) {
         Ok(config) => report(then(config)),
         Err(findings) => complain(&findings.to_string(), 2),
     }

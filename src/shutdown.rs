@@ -2,6 +2,8 @@
 //! tasks. It is handed out by `app`; nothing global.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +14,7 @@ use tokio_util::task::TaskTracker;
 pub struct Shutdown {
     token: CancellationToken,
     tasks: TaskTracker,
+    failed: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -31,6 +34,17 @@ impl Shutdown {
     /// Tells everybody to stop.
     pub fn begin(&self) {
         self.token.cancel();
+    }
+
+    /// Tells everybody to stop, since a part can't go on.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.begin();
+    }
+
+    /// Whether a part could not go on.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Waits until every task has ended, at most `deadline`; tells whether all did.

@@ -32,10 +32,14 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// One Redis server, or Valkey.
     Redis {
-        /// The whole URL, `redis://` or `rediss://`, as it was given.
-        url: SecretString,
-        /// The server, as the URL names it.
+        /// The server.
         node: Node,
+        /// The number of its database.
+        database: u8,
+        /// The user to sign in as; none means Redis' default user.
+        username: Option<SecretString>,
+        /// The password to sign in with.
+        password: Option<SecretString>,
         /// Whether the connection is protected by TLS.
         tls: bool,
     },
@@ -67,8 +71,8 @@ impl StoreUrl {
             }
         })?;
         match parts.scheme {
-            "redis" => parse_redis(text, &parts, false),
-            "rediss" => parse_redis(text, &parts, true),
+            "redis" => parse_redis(&parts, false),
+            "rediss" => parse_redis(&parts, true),
             "redis+cluster" => parse_cluster(&parts, false),
             "rediss+cluster" => parse_cluster(&parts, true),
             _ => Err(scheme_hint),
@@ -139,19 +143,25 @@ fn parse_sqlite(path: &str) -> Result<StoreUrl, &'static str> {
     Ok(StoreUrl::Sqlite(PathBuf::from(path)))
 }
 
-fn parse_redis(text: &str, parts: &UrlParts<'_>, tls: bool) -> Result<StoreUrl, &'static str> {
-    let database = parts.rest.strip_prefix('/').unwrap_or(parts.rest);
-    if !database.is_empty() && !database.bytes().all(|byte| byte.is_ascii_digit())
-        || database.len() > 5
-    {
-        return Err("must end after host, port and database number; \
-                    percent-encode `/`, `?` and `#` in user and password");
-    }
-    parse_credentials(parts.userinfo)?;
+fn parse_redis(parts: &UrlParts<'_>, tls: bool) -> Result<StoreUrl, &'static str> {
+    let database = match parts.rest.strip_prefix('/').unwrap_or(parts.rest) {
+        "" => 0,
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) => number
+            .parse()
+            .map_err(|_overflow| "must have a database number of at most 255")?,
+        _ => {
+            return Err("must end after host, port and database number; \
+                        percent-encode `/`, `?` and `#` in user and password");
+        }
+    };
+    let credentials = parse_credentials(parts.userinfo)?;
     let (host, port) = parse_host(parts.hosts, REDIS_PORT)?;
+    let (username, password) = (credentials.username, credentials.password);
     Ok(StoreUrl::Redis {
-        url: SecretString::from(text),
         node: Node { host, port },
+        database,
+        username,
+        password,
         tls,
     })
 }
@@ -200,20 +210,21 @@ mod tests {
     }
 
     #[test]
-    fn redis_keeps_its_url_and_knows_its_server() {
+    fn redis_has_a_server_a_database_and_credentials() {
         let text = "rediss://user:p%2Fw@Redis.example.com:6380/2";
         let parsed = StoreUrl::parse(text).unwrap();
         assert!(parsed.is_redis() && parsed.uses_tls() && !parsed.is_loopback());
-        assert!(!format!("{parsed:?}").contains("p%2Fw"));
+        assert!(!format!("{parsed:?}").contains("p/w"));
         let StoreUrl::Redis {
-            url,
             node,
+            database,
+            username,
+            password,
             tls: true,
         } = parsed
         else {
             panic!()
         };
-        assert_eq!(url.expose_secret(), text);
         assert_eq!(
             node,
             Node {
@@ -221,6 +232,9 @@ mod tests {
                 port: 6380
             }
         );
+        assert_eq!(database, 2);
+        assert_eq!(username.unwrap().expose_secret(), "user");
+        assert_eq!(password.unwrap().expose_secret(), "p/w");
     }
 
     #[test]

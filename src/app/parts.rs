@@ -1,0 +1,159 @@
+//! The parts that settings choose between: store and queue on SQLite or Redis, mails by SMTP or
+//! into the mailbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+
+use crate::config::{Settings, SmtpSecurity, SmtpUrl, StoreUrl};
+use crate::mailer::mailbox::Mailbox;
+use crate::mailer::template::Templates;
+use crate::mailer::transport::Transport;
+use crate::mailer::transport::smtp::{self, Smtp};
+use crate::mailer::{Letterhead, Mailer};
+use crate::otp::clock::SystemClock;
+use crate::otp::code::Entropy;
+use crate::otp::policy::Policy;
+use crate::queue::bullmq::BullmqQueue;
+use crate::queue::sqlite::SqliteQueue;
+use crate::queue::{JobQueue, QueueLimits, Sources};
+use crate::redis_link::{self, Encryption, RedisLink, RedisNode, RedisServers, RedisTarget};
+use crate::sqlite::Sqlite;
+use crate::store::OtpStore;
+use crate::store::redis::RedisStore;
+use crate::store::sqlite::SqliteStore;
+use crate::telemetry::Telemetry;
+
+/// How long a claimed job belongs to its worker: longer than any `queue.attempt_deadline`, short
+/// enough that a killed worker's job runs again within 20 s.
+const LEASE: Duration = Duration::from_secs(12);
+/// The mailer ends before the queue's deadline does, so that it can say how it ended.
+const MAIL_MARGIN: Duration = Duration::from_millis(500);
+/// Failed jobs that are kept, whatever their age.
+const KEEP_FAILED_COUNT: u32 = 10_000;
+
+/// Store and queue, which are always chosen together.
+pub struct Backend {
+    /// Keeps what outlives a request.
+    pub store: Arc<dyn OtpStore>,
+    /// Keeps and runs the jobs.
+    pub queue: Arc<dyn JobQueue>,
+    /// What they are, for people; without credentials.
+    pub described: String,
+}
+
+/// The way of the mails.
+pub struct Post {
+    /// Writes and sends them.
+    pub mailer: Arc<Mailer>,
+    /// Where they go in development mode.
+    pub mailbox: Option<Arc<Mailbox>>,
+    /// What it is, for people; without credentials.
+    pub described: String,
+}
+
+/// How a code is made, how long it lives, what ends it.
+pub fn policy(settings: &Settings) -> Policy {
+    let otp = &settings.otp;
+    Policy {
+        digits: otp.digits,
+        lifetime: otp.lifetime,
+        attempts: otp.attempts,
+        resend: otp.resend,
+    }
+}
+
+/// Store and queue as `store.url` says.
+pub async fn backend(
+    settings: &Settings,
+    entropy: &Arc<dyn Entropy>,
+    telemetry: &Arc<Telemetry>,
+) -> anyhow::Result<Backend> {
+    let policy = policy(settings);
+    let limits = queue_limits(settings);
+    let clock = Arc::new(SystemClock);
+    let sources =
+        Sources { clock: clock.clone(), entropy: entropy.clone(), telemetry: telemetry.clone() };
+    let described = settings.store.url.to_string();
+    let Some(target) = redis_target(settings) else {
+        let StoreUrl::Sqlite(path) = &settings.store.url else { unreachable!("no Redis") };
+        let sqlite = Sqlite::open(path)?;
+        let queue = SqliteQueue::open(sqlite.clone(), limits, sources).await?;
+        let store = SqliteStore::new(sqlite, policy, clock);
+        return Ok(Backend { store: Arc::new(store), queue: Arc::new(queue), described });
+    };
+    let link = RedisLink::connect(&target, redis_link::DEADLINE).await?;
+    link.check().await?;
+    let name = &settings.queue.name;
+    let prefix = &settings.queue.prefix;
+    let queue = BullmqQueue::connect(&target, name, prefix, limits, sources).await?;
+    let store = RedisStore::new(link, policy);
+    Ok(Backend { store: Arc::new(store), queue: Arc::new(queue), described })
+}
+
+fn queue_limits(settings: &Settings) -> QueueLimits {
+    let queue = &settings.queue;
+    QueueLimits {
+        concurrency: queue.concurrency,
+        attempt_deadline: queue.attempt_deadline,
+        lease: LEASE,
+        max_waiting: queue.max_waiting,
+        keep_completed: queue.keep_completed,
+        keep_failed: queue.keep_failed,
+        keep_failed_count: KEEP_FAILED_COUNT,
+    }
+}
+
+fn redis_target(settings: &Settings) -> Option<RedisTarget> {
+    let node = |node: &crate::config::Node| RedisNode { host: node.host.clone(), port: node.port };
+    let (servers, username, password) = match &settings.store.url {
+        StoreUrl::Sqlite(_) => return None,
+        StoreUrl::Redis { node: server, database, username, password, .. } => {
+            let servers = RedisServers::Single { node: node(server), database: *database };
+            (servers, username, password)
+        }
+        StoreUrl::RedisCluster { nodes, username, password, .. } => {
+            (RedisServers::Cluster(nodes.iter().map(node).collect()), username, password)
+        }
+    };
+    let encryption = match &settings.store.ca_file {
+        Some(path) => Encryption::Authority(path.clone()),
+        None if settings.store.url.uses_tls() => Encryption::System,
+        None => Encryption::None,
+    };
+    Some(RedisTarget {
+        servers,
+        user: username.as_ref().map(|user| user.expose_secret().to_owned()),
+        password: password.clone(),
+        encryption,
+    })
+}
+
+/// The mailer as `mail.transport` says.
+pub fn post(settings: &Settings) -> anyhow::Result<Post> {
+    let mail = &settings.mail;
+    let templates = Templates::load(mail.templates.as_deref()).context("`mail.templates`")?;
+    let clock = Arc::new(SystemClock);
+    let (transport, mailbox, described): (Arc<dyn Transport>, _, _) = match &mail.smtp.url {
+        Some(url) if !settings.development => {
+            (Arc::new(smtp(settings, url)?), None, url.to_string())
+        }
+        _ => {
+            let mailbox = Arc::new(Mailbox::new(clock.clone()));
+            (mailbox.clone(), Some(mailbox), "the mailbox in memory".to_owned())
+        }
+    };
+    let letterhead = Letterhead {
+        sender: mail.from.clone(),
+        product: mail.product.clone(),
+        code_in_subject: mail.code_in_subject,
+    };
+    let mailer = Arc::new(Mailer::new(templates, letterhead, transport, clock));
+    Ok(Post { mailer, mailbox, described })
+}
+
+fn smtp(settings: &Settings, url: &SmtpUrl) -> anyhow::Result<Smtp> {
+    todo!()
+}
