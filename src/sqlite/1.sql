@@ -11,6 +11,7 @@ CREATE INDEX challenge_ends_at ON challenge (ends_at);
 
 CREATE TABLE code (
     challenge    BLOB NOT NULL REFERENCES challenge (id) ON DELETE CASCADE,
+    place        INTEGER NOT NULL,  -- 0 is the oldest
     nonce        BLOB NOT NULL,
     tag          BLOB NOT NULL,
     key_id       BLOB NOT NULL,
@@ -19,7 +20,7 @@ CREATE TABLE code (
     expires_at   INTEGER NOT NULL,
     job          TEXT NOT NULL,
     requested_at INTEGER NOT NULL,
-    PRIMARY KEY (challenge, nonce)
+    PRIMARY KEY (challenge, place)
 ) WITHOUT ROWID;
 
 -- Store: how a request ended, and how many of its mails have an unknown outcome.
@@ -35,8 +36,9 @@ CREATE INDEX request_forget_at ON request (forget_at);
 
 -- Store: the keys that the data was made with; `kind` is 'address' or 'master'.
 CREATE TABLE key_mark (
-    kind  TEXT NOT NULL,
-    value BLOB NOT NULL,
+    kind    TEXT NOT NULL,
+    value   BLOB NOT NULL,
+    used_at INTEGER NOT NULL,        -- when a process last said that it uses the key
     PRIMARY KEY (kind, value)
 ) WITHOUT ROWID;
 

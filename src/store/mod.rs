@@ -5,6 +5,8 @@
 //! sent again by themselves after an unknown outcome. Time is the store's own, so that the clocks
 //! of processes do not matter.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +14,20 @@ use crate::otp::clock::UnixMillis;
 use crate::otp::keys::KeyMarks;
 pub use crate::otp::record::{Candidate, Cause, IssueRequest, Issued, Verdict, VerifyRequest};
 
+pub mod redis;
+pub mod sqlite;
+
+/// How long it is remembered how a request ended, and how many of its mails are unconfirmed.
+const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a key counts as known to the data after a process last attested it: longer than any
+/// data that was made with it lives.
+const KEY_MEMORY: Duration = Duration::from_secs(40 * 24 * 60 * 60);
+
 /// What the API and the processor ask of a store.
 #[async_trait]
 pub trait OtpStore: Send + Sync {
     /// Checks that the data was made with these keys, and notes them. To be called at start and
-    /// at least every day, since the note fades with the data.
+    /// at least every day, since a note that nobody renews fades after 40 days.
     async fn attest(&self, marks: &KeyMarks) -> Result<(), AttestError>;
 
     /// Decides which code a job may mail, making one if need be.
@@ -25,13 +36,13 @@ pub trait OtpStore: Send + Sync {
     /// Decides whether a code is right; makes exactly one durable write, whatever the answer.
     async fn verify(&self, request: &VerifyRequest) -> Result<Verdict, StoreError>;
 
-    /// Notes how a request ended, for a day.
+    /// Notes how a request ended, for a day. The first ending stands.
     async fn finish(&self, id: &str, ending: Ending) -> Result<(), StoreError>;
 
     /// How a request ended, if it did within the last day.
     async fn ending(&self, id: &str) -> Result<Option<Ending>, StoreError>;
 
-    /// Counts one more mail of this job whose acceptance is unknown and tells how many there were.
+    /// Counts one more mail of this job whose acceptance is unknown; tells how many there are now.
     async fn count_unconfirmed(&self, job: &str) -> Result<u32, StoreError>;
 
     /// Answers when the store can be used.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use otpost::redis_link::{Encryption, RedisNode, RedisServers, RedisTarget};
 use tempfile::TempDir;
 
 /// A running server, or the folder and port of one that was killed.
@@ -75,6 +76,36 @@ impl RedisServer {
     /// The server's address for settings.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The server as a target of our own link.
+    pub fn target(&self) -> RedisTarget {
+        RedisTarget {
+            servers: RedisServers::Single {
+                node: self.node(),
+                database: 0,
+            },
+            user: None,
+            password: None,
+            encryption: Encryption::None,
+        }
+    }
+
+    /// Where the server listens.
+    pub fn node(&self) -> RedisNode {
+        RedisNode {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+        }
+    }
+
+    /// Stops the server's process without ending it, or lets it go on.
+    pub fn signal(&self, signal: &str) {
+        let child = self.child.as_ref().expect("a running server");
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(status.expect("`kill` is installed").success());
     }
 
     /// The folder with the server's files.

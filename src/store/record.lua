@@ -1,0 +1,77 @@
+-- What the scripts share; it is put before each of them.
+--
+-- The record of one challenge, at `otpost:{L}:c:<challenge>`: one byte with the version, then a
+-- MessagePack map:
+--   codes     the live codes, oldest first, each a map: nonce (16 bytes), tag (32 bytes),
+--             key (id, 8 bytes), digits, made, ends, job, asked
+--   attempts  wrong attempts against the live codes
+--   success   a map: at, ends; absent if there was none within the last lifetime
+-- Instants are milliseconds since 1970 (UTC). Members that are not known here are kept, so a later
+-- version may add some; only what changes the meaning of these needs another version byte.
+-- Instants decide; the TTL of a key only collects garbage, hence its margin.
+
+local VERSION = '\1'
+local TTL_MARGIN_MS = 60000
+
+-- The server's own time, unless a test sets it.
+local function clock(injected)
+  if injected ~= '' then
+    return tonumber(injected)
+  end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- What is stored at a key: `empty` if nothing is, nil if this version can't read it.
+local function load(key, empty)
+  local stored = redis.call('GET', key)
+  if not stored then
+    return empty
+  end
+  if stored:sub(1, 1) ~= VERSION then
+    return nil
+  end
+  local readable, content = pcall(cmsgpack.unpack, stored:sub(2))
+  if readable and type(content) == 'table' then
+    return content
+  end
+  return nil
+end
+
+local function save(key, content, ttl_ms)
+  redis.call('SET', key, VERSION .. cmsgpack.pack(content), 'PX', ttl_ms)
+end
+
+-- The record of a challenge without what is over; nil if this version can't read it.
+local function load_record(key, now)
+  local record = load(key, { codes = {}, attempts = 0 })
+  if not record then
+    return nil
+  end
+  local live = {}
+  for _, code in ipairs(record.codes) do
+    if code.ends > now then
+      live[#live + 1] = code
+    end
+  end
+  record.codes = live
+  if #live == 0 then
+    record.attempts = 0
+  end
+  if record.success and record.success.ends <= now then
+    record.success = nil
+  end
+  return record
+end
+
+local function save_record(key, now, record)
+  local ends = record.success and record.success.ends or 0
+  for _, code in ipairs(record.codes) do
+    ends = math.max(ends, code.ends)
+  end
+  if ends <= now then
+    redis.call('DEL', key)
+  else
+    save(key, record, ends - now + TTL_MARGIN_MS)
+  end
+end
