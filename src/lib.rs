@@ -20,6 +20,7 @@
 
 pub mod queue;
 pub mod store;
+pub mod mailer;
 pub mod sqlite;
 pub mod shutdown;
 pub mod otp;
