@@ -18,8 +18,13 @@
 //! The modules stand in reading order, and imports only run downwards; `tests/architecture.rs`
 //! holds the table.
 
+pub mod cli;
+pub mod app;
+pub mod api;
+pub mod processor;
 pub mod queue;
 pub mod store;
+pub mod mailer;
 pub mod redis_link;
 pub mod sqlite;
 pub mod config;
