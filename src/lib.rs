@@ -18,6 +18,7 @@
 //! The modules stand in reading order, and imports only run downwards; `tests/architecture.rs`
 //! holds the table.
 
+pub mod api;
 pub mod queue;
 pub mod store;
 pub mod sqlite;
