@@ -1,0 +1,216 @@
+//! `POST /otp/generate`: takes an address and puts one job on the queue. It knows no code, and it
+//! answers only after the queue has acknowledged the job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::Members;
+use super::openapi::PostProblems;
+use super::problem::Problem;
+use super::{Api, exchange};
+use crate::otp::address::{CONTEXT_CHARACTERS, ChallengeId, EmailAddress};
+use crate::queue::EnqueueError;
+use crate::queue::job::{JobData, RequestId};
+
+/// The most characters that a language tag can have.
+const LOCALE_CHARACTERS: usize = 35;
+
+/// What `POST /otp/generate` takes.
+#[derive(ToSchema)]
+pub struct GenerateRequest {
+    /// The address to be proven: ASCII before the `@`, a domain of at least two labels after it.
+    #[schema(value_type = String, format = "email", max_length = 254, example = "ada@example.org")]
+    email: EmailAddress,
+    /// The language of the mail as a BCP 47 tag; an unknown one falls back to English.
+    #[schema(
+        nullable = false,
+        max_length = 35,
+        pattern = "^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
+        example = "en"
+    )]
+    locale: Option<String>,
+    /// What the code is for (a purpose, a session id); it verifies only with the same context.
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "login"
+    )]
+    context: Option<String>,
+}
+
+/// The mail is on its way.
+#[derive(Serialize, ToSchema)]
+pub struct Accepted {
+    /// `OTP is on its way`.
+    #[schema(example = "OTP is on its way")]
+    message: &'static str,
+    /// The id by which `GET /otp/requests/{id}` tells how the mail stands.
+    #[schema(example = "raebagbafaydqqcikbmga2dqpca")]
+    id: String,
+    /// How many seconds a code lives, counted from the making of the mail.
+    #[schema(example = 600)]
+    expires_in: u64,
+    /// After how many seconds asking again makes sense.
+    #[schema(example = 30)]
+    resend_in: u64,
+}
+
+impl GenerateRequest {
+    fn parse(mut members: Members) -> Result<Self, Problem> {
+        let email = members.required("#/email", EmailAddress::parse);
+        let locale = members.optional("#/locale", parse_locale);
+        let context = members.optional("#/context", parse_context);
+        members.finish(email.map(|email| Self {
+            email,
+            locale,
+            context,
+        }))
+    }
+}
+
+/// Asks for a code by mail.
+#[utoipa::path(
+    post,
+    path = "/otp/generate",
+    operation_id = "generate",
+    tag = "otp",
+    request_body = GenerateRequest,
+    responses(
+        (
+            status = 202,
+            description = "The job is on the queue; the mail follows.",
+            body = Accepted,
+            headers(("Location" = String, description = "Where to ask how the mail stands.")),
+        ),
+        PostProblems,
+    )
+)]
+pub async fn generate(State(api): State<Arc<Api>>, members: Members) -> Result<Response, Problem> {
+    let request = GenerateRequest::parse(members)?;
+    let context = request.context.as_deref().unwrap_or_default();
+    let challenge = ChallengeId::of(&api.keys, &request.email, context);
+    let id = RequestId::draw(api.entropy.as_ref()).map_err(Problem::unavailable)?;
+    let data = JobData {
+        email: request.email,
+        locale: request.locale,
+        challenge,
+    };
+    enqueue(&api, &id, &data).await?;
+    Ok(accepted(&api, &id))
+}
+
+async fn enqueue(api: &Api, id: &RequestId, data: &JobData) -> Result<(), Problem> {
+    api.within_deadline("queue", api.queue.enqueue(id, data))
+        .await?
+        .map_err(|error| match error {
+            EnqueueError::Full => Problem::backlog_full(error),
+            EnqueueError::Queue(_) => Problem::unavailable(error),
+        })
+}
+
+fn accepted(api: &Api, id: &RequestId) -> Response {
+    let body = Accepted {
+        message: "OTP is on its way",
+        id: id.reveal().to_owned(),
+        expires_in: api.policy.lifetime.as_secs(),
+        resend_in: whole_seconds(api.resend_in),
+    };
+    let mut response = exchange::json(StatusCode::ACCEPTED, &body).into_response();
+    let location = HeaderValue::from_str(&format!("/otp/requests/{}", id.reveal()))
+        .expect("the id of a request is base32");
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// Rounded up, since who comes back too early is refused.
+fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+/// Why a text is not a language tag.
+#[derive(Debug, thiserror::Error)]
+#[error("must be a language tag such as `de` or `pt-BR`, of at most 35 characters")]
+struct NoLocale;
+
+/// The shape of a BCP 47 tag; which languages there are is the mailer's business.
+fn parse_locale(text: &str) -> Result<String, NoLocale> {
+    let mut subtags = text.split('-');
+    let is_language = |tag: &str| {
+        (2..=3).contains(&tag.len()) && tag.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    let is_subtag = |tag: &str| {
+        (2..=8).contains(&tag.len()) && tag.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    let is_tag = text.len() <= LOCALE_CHARACTERS
+        && subtags.next().is_some_and(is_language)
+        && subtags.all(is_subtag);
+    is_tag.then(|| text.to_owned()).ok_or(NoLocale)
+}
+
+/// Why a text is not a context.
+#[derive(Debug, thiserror::Error)]
+#[error("must have 1 to 200 characters and no control characters")]
+pub struct NoContext;
+
+/// Reads a context, for generate and verify alike.
+pub fn parse_context(text: &str) -> Result<String, NoContext> {
+    let length_is_right = (1..=CONTEXT_CHARACTERS).contains(&text.chars().count());
+    (length_is_right && !text.chars().any(char::is_control))
+        .then(|| text.to_owned())
+        .ok_or(NoContext)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn language_tags_have_a_language_and_subtags() {
+        for text in ["de", "DE", "yue", "pt-BR", "zh-Hant-TW", "de-1996"] {
+            assert_eq!(parse_locale(text).unwrap(), text);
+        }
+        let long = format!("de{}", "-abcdefgh".repeat(4));
+        for text in [
+            "",
+            "d",
+            "dede",
+            "d1",
+            "de-",
+            "-de",
+            "de_DE",
+            "de-x",
+            "de-abcdefghi",
+            "dé",
+            "de ",
+            &long,
+        ] {
+            assert!(parse_locale(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_context_has_1_to_200_printable_characters() {
+        let (longest, longer) = ("ä".repeat(200), "ä".repeat(201));
+        for text in ["x", "change-email", "a b", longest.as_str()] {
+            assert_eq!(parse_context(text).unwrap(), text);
+        }
+        for text in ["", "a\0", "a\nb", "\u{85}", longer.as_str()] {
+            assert!(parse_context(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_begun_second_counts_as_a_whole_one() {
+        assert_eq!(whole_seconds(Duration::from_secs(30)), 30);
+        assert_eq!(whole_seconds(Duration::from_millis(30_001)), 31);
+    }
+}

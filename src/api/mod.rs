@@ -1,0 +1,114 @@
+//! The HTTP side of otpost: the only place that knows HTTP. It takes requests apart, asks queue and
+//! store, and puts their answers into words.
+//!
+//! Every answer leaves through `exchange`, every error as a `problem`. Limits of clients are not
+//! counted here yet: whoever reaches the listener may ask.
+
+pub mod generate;
+pub mod verify;
+pub mod requests;
+pub mod problem;
+pub mod body;
+pub mod exchange;
+pub mod server;
+pub mod ops;
+pub mod dev;
+pub mod page;
+pub mod openapi;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get, post};
+
+use crate::otp::code::Entropy;
+use crate::otp::keys::KeyRing;
+use crate::otp::policy::Policy;
+use crate::queue::JobQueue;
+use crate::store::OtpStore;
+use crate::telemetry::Telemetry;
+use exchange::Exchange;
+use problem::Problem;
+
+/// How long store and queue may take to answer; then the client gets a 503.
+pub const BACKEND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What the public listener answers with.
+pub struct Api {
+    /// Decides about codes.
+    pub store: Arc<dyn OtpStore>,
+    /// Takes the jobs.
+    pub queue: Arc<dyn JobQueue>,
+    /// Names addresses and tags codes.
+    pub keys: Arc<KeyRing>,
+    /// The numbers of codes.
+    pub policy: Policy,
+    /// How long a client should wait before it asks for the same address again.
+    pub resend_in: Duration,
+    /// Makes the ids of requests.
+    pub entropy: Arc<dyn Entropy>,
+    /// Counts and logs.
+    pub telemetry: Arc<Telemetry>,
+    /// Where clients reach the service, or empty if that is not configured.
+    pub public_url: String,
+    /// Set in development mode, and only there.
+    pub development: Option<dev::Development>,
+}
+
+/// The routes of the public listener.
+pub fn router(api: Api) -> Router {
+    let outer = Exchange {
+        telemetry: api.telemetry.clone(),
+        entropy: api.entropy.clone(),
+        is_https: api.public_url.starts_with("https://"),
+    };
+    let document = Bytes::from(openapi::document());
+    let mut router = Router::new()
+        .route("/otp/generate", post(generate::generate))
+        .route("/otp/verify", post(verify::verify))
+        .route("/otp/requests/{id}", get(requests::request_status))
+        .route(
+            "/openapi.json",
+            get(move || async move { openapi::answer(document) }),
+        )
+        .route("/", get(page::landing));
+    if api.development.is_some() {
+        // Any method: to whom the mailbox does not exist, no method of it exists either.
+        router = router
+            .route("/dev/mailbox", any(dev::mailbox))
+            .route("/dev/mailbox/messages", any(dev::messages));
+    }
+    finish(router.with_state(Arc::new(api)), outer)
+}
+
+/// Puts around routes what holds for every request.
+fn finish(router: Router, outer: Exchange) -> Router {
+    router
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(from_fn_with_state(outer, exchange::exchange))
+}
+
+impl Api {
+    /// Waits for the answer of a backend, but not for ever.
+    async fn within_deadline<T>(
+        &self,
+        part: &'static str,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Problem> {
+        tokio::time::timeout(BACKEND_DEADLINE, answer)
+            .await
+            .map_err(|_elapsed| Problem::unavailable(NoAnswer { part }))
+    }
+}
+
+/// A backend did not answer in time; what it did is unknown.
+#[derive(Debug, thiserror::Error)]
+#[error("the {part} did not answer within 2 s")]
+struct NoAnswer {
+    part: &'static str,
+}

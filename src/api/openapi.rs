@@ -1,0 +1,162 @@
+//! The OpenAPI document of the public listener, made from the types and handlers themselves. The
+//! copy in the repository is compared with it in a test.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Type};
+use utoipa::{IntoResponses, OpenApi};
+
+use super::problem::{self, Finding, Problem};
+use super::{generate, requests, verify};
+
+/// The instance of every example.
+const INSTANCE: &str = "urn:otpost:request:5f3c9a4e7d21b8064c1ae95d37f2608b";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "otpost",
+        description = "Proves that a person reads an email address: one endpoint mails a one-time \
+                       code, one endpoint checks it.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "/", description = "This server")),
+    tags((name = "otp", description = "One-time codes by mail")),
+    paths(generate::generate, verify::verify, requests::request_status),
+    components(schemas(problem::Document)),
+)]
+struct Description;
+
+/// The document, ready to be written to a file.
+pub fn document() -> String {
+    let mut document =
+        serde_json::to_value(Description::openapi()).expect("the document is made of plain values");
+    for schema in ["GenerateRequest", "VerifyRequest"] {
+        document["components"]["schemas"][schema]["additionalProperties"] = json!(false);
+    }
+    let mut text = format!("{document:#}");
+    text.push('\n');
+    text
+}
+
+/// Answers `GET /openapi.json` with the document, written once.
+pub fn answer(document: Bytes) -> Response {
+    ([(CONTENT_TYPE, "application/json")], document).into_response()
+}
+
+/// What can go wrong at `POST /otp/generate`.
+pub struct PostProblems;
+
+impl IntoResponses for PostProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let mut problems = post_problems();
+        problems.push(Problem::backlog_full(Example));
+        describe(&problems)
+    }
+}
+
+/// What can go wrong at `POST /otp/verify`.
+pub struct VerifyProblems;
+
+impl IntoResponses for VerifyProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let mut problems = post_problems();
+        problems.push(Problem::otp_incorrect());
+        describe(&problems)
+    }
+}
+
+/// What can go wrong at `GET /otp/requests/{id}`.
+pub struct StatusProblems;
+
+impl IntoResponses for StatusProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        describe(&[
+            Problem::query_not_allowed(),
+            Problem::not_found(),
+            Problem::method_not_allowed_but("GET,HEAD"),
+            Problem::uri_too_long(),
+            Problem::internal_error(Example),
+            Problem::unavailable(Example),
+        ])
+    }
+}
+
+/// The cause of an example; nobody gets to see it.
+#[derive(Debug, thiserror::Error)]
+#[error("an example")]
+struct Example;
+
+fn post_problems() -> Vec<Problem> {
+    let missing = Finding {
+        pointer: "#/email",
+        code: "required",
+        message: "must be there".to_owned(),
+    };
+    vec![
+        Problem::malformed_json(),
+        Problem::incomplete_body(),
+        Problem::invalid_request(vec![missing]),
+        Problem::query_not_allowed(),
+        Problem::method_not_allowed_but("POST"),
+        Problem::request_timeout(),
+        Problem::body_too_large(),
+        Problem::uri_too_long(),
+        Problem::unsupported_media_type(),
+        Problem::internal_error(Example),
+        Problem::unavailable(Example),
+    ]
+}
+
+/// One response a status, one example a problem.
+fn describe(problems: &[Problem]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+    let mut by_status: BTreeMap<String, Vec<&Problem>> = BTreeMap::new();
+    for problem in problems {
+        let status = problem.status().as_str().to_owned();
+        by_status.entry(status).or_default().push(problem);
+    }
+    by_status
+        .into_iter()
+        .map(|(status, problems)| (status, describe_status(&problems).into()))
+        .collect()
+}
+
+fn describe_status(problems: &[&Problem]) -> utoipa::openapi::Response {
+    let titles: Vec<&str> = problems.iter().map(|problem| problem.title()).collect();
+    let examples = problems.iter().map(|problem| {
+        let example = ExampleBuilder::new().value(Some(example(problem))).build();
+        (problem.code(), example)
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .examples_from_iter(examples)
+        .build();
+    let mut response = ResponseBuilder::new()
+        .description(format!("{}.", titles.join("; ")))
+        .content(problem::MEDIA_TYPE, content);
+    for (name, value) in problems.iter().flat_map(|problem| problem.headers()) {
+        let kind = if name == "retry-after" {
+            Type::Integer
+        } else {
+            Type::String
+        };
+        let header = HeaderBuilder::new()
+            .schema(Some(
+                utoipa::openapi::ObjectBuilder::new().schema_type(kind),
+            ))
+            .example(value.to_str().ok().map(Value::from))
+            .build();
+        response = response.header(name.as_str(), header);
+    }
+    response.build()
+}
+
+fn example(problem: &Problem) -> Value {
+    serde_json::to_value(problem.document(INSTANCE)).expect("a problem is JSON")
+}
