@@ -111,22 +111,34 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
+        self.submit(operation, move |outcome| {
+            // Whoever asked may have gone, which is its own business.
+            let _ = answer.send(outcome);
+        });
+        result.await.unwrap_or(Err(SqliteError::NotCommitted))
+    }
+
+    /// Hands `operation` to the writer at once, which calls `then` when it knows whether what was
+    /// written is durable: whoever asks may go away meanwhile. `then` runs on the writer's thread,
+    /// so it must be short. It is dropped uncalled if there was no transaction at all.
+    pub fn submit<T, F, G>(&self, operation: F, then: G)
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        G: FnOnce(Result<T, SqliteError>) + Send + 'static,
+        T: Send + 'static,
+    {
         let boxed: Operation = Box::new(move |connection| {
             let outcome = isolated(connection, operation);
             Box::new(move |committed| {
-                let outcome = match outcome {
+                then(match outcome {
                     Ok(value) if committed => Ok(value),
                     Ok(_) => Err(SqliteError::NotCommitted),
                     Err(error) => Err(SqliteError::Refused(error)),
-                };
-                // Whoever asked may have gone, which is its own business.
-                let _ = answer.send(outcome);
+                });
             })
         });
-        if self.operations.send(boxed).is_err() {
-            return Err(SqliteError::NotCommitted);
-        }
-        result.await.unwrap_or(Err(SqliteError::NotCommitted))
+        // The writer lives as long as its handles; if it has died, `then` is dropped.
+        let _ = self.operations.send(boxed);
     }
 
     /// How many commits there were: with it a test shows that operations share them.

@@ -4,7 +4,9 @@
 //! A job is durable before `enqueue` answers and runs at least once. The queue owns leases,
 //! deadlines and back-off; what an attempt means is the handler's decision ([`Outcome`]).
 
+pub mod attempt;
 pub mod job;
+pub mod sqlite;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,9 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::otp::clock::UnixMillis;
+use crate::otp::clock::{Clock, UnixMillis};
+use crate::otp::code::Entropy;
+use crate::telemetry::Telemetry;
 use job::{Job, JobData, RequestId};
 
 /// Does one attempt at a job and decides what becomes of it.
@@ -33,6 +37,9 @@ pub trait JobQueue: Send + Sync {
 
     /// Answers when the queue can be used.
     async fn ping(&self) -> Result<(), QueueError>;
+
+    /// Removes what was kept long enough; `work` does so every minute.
+    async fn clean(&self) -> Result<(), QueueError>;
 
     /// Runs jobs until `stop`; then claims no more, waits for those that run, and returns.
     async fn work(&self, handler: Handler, stop: CancellationToken) -> Result<(), QueueError>;
@@ -56,6 +63,20 @@ pub struct QueueLimits {
     /// How many failed jobs are kept.
     pub keep_failed_count: u32,
 }
+
+/// What a queue takes from outside.
+#[derive(Clone)]
+pub struct Sources {
+    /// The time that jobs carry.
+    pub clock: Arc<dyn Clock>,
+    /// The chance in the wait before a retry.
+    pub entropy: Arc<dyn Entropy>,
+    /// Whom attempts and failures are told.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// How often `work` removes what was kept long enough.
+const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What becomes of a job after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
