@@ -16,17 +16,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{self, Api, dev::Development, ops::Operations, server};
 use crate::config::{Config, Role, Settings};
-use crate::mailer::OtpMail;
-use crate::otp::address::EmailAddress;
+use crate::mailer::{MessageId, OtpMail};
+use crate::otp::address::{ChallengeId, EmailAddress};
 use crate::otp::clock::SystemClock;
-use crate::otp::code::{Entropy, OsEntropy};
+use crate::otp::code::{Code, Entropy, Nonce, OsEntropy};
 use crate::otp::keys::KeyRing;
 use crate::processor::Processor;
 use crate::queue::Handler;
 use crate::shutdown::Shutdown;
 use crate::store::OtpStore;
 use crate::telemetry::Telemetry;
-use parts::{Backend, Post};
+use parts::{Backend, Post, Way};
 
 /// How long a stop may take in all; what still runs then is left to the next start.
 const STOP_DEADLINE: Duration = Duration::from_secs(23);
@@ -42,7 +42,11 @@ pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
     let keys = Arc::new(keys::ring(settings, &*entropy)?);
     let backend = parts::backend(settings, &entropy, &telemetry).await?;
     backend.store.attest(&keys.marks()).await?;
-    let post = parts::post(settings)?;
+    let post = if role.mails() {
+        Some(parts::post(settings)?)
+    } else {
+        None
+    };
 
     let operations = Operations {
         store: backend.store.clone(),
@@ -51,8 +55,14 @@ pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
         entropy: entropy.clone(),
         draining: shutdown.token(),
     };
-    listen(settings.ops.listen, "ops.listen", api::ops::router(operations), &telemetry, &shutdown)
-        .await?;
+    listen(
+        settings.ops.listen,
+        "ops.listen",
+        api::ops::router(operations),
+        &telemetry,
+        &shutdown,
+    )
+    .await?;
     if role.answers() {
         let api = Api {
             store: backend.store.clone(),
@@ -63,10 +73,16 @@ pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
             entropy: entropy.clone(),
             telemetry: telemetry.clone(),
             public_url: settings.http.public_url.clone(),
-            development: development(&post),
+            development: post.as_ref().and_then(development),
         };
-        listen(settings.http.listen, "http.listen", api::router(api), &telemetry, &shutdown)
-            .await?;
+        listen(
+            settings.http.listen,
+            "http.listen",
+            api::router(api),
+            &telemetry,
+            &shutdown,
+        )
+        .await?;
     }
     shutdown.spawn(keep_attested(
         backend.store.clone(),
@@ -74,7 +90,7 @@ pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
         telemetry.clone(),
         shutdown.clone(),
     ));
-    if role.mails() {
+    if let Some(post) = &post {
         let processor = Processor {
             store: backend.store.clone(),
             mailer: post.mailer.clone(),
@@ -85,8 +101,12 @@ pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
             telemetry: telemetry.clone(),
         };
         work(&backend, Arc::new(processor), &telemetry, &shutdown);
+        if let Way::Smtp(smtp) = &post.way {
+            let (smtp, stop) = (smtp.clone(), shutdown.token());
+            shutdown.spawn(async move { smtp.keep_tidy(&stop).await });
+        }
     }
-    greet(settings, role, &backend, &post);
+    greet(settings, role, &backend);
     run_until_stopped(&shutdown).await
 }
 
@@ -95,9 +115,23 @@ pub async fn mail_test(settings: &Settings, address: &EmailAddress) -> anyhow::R
     if settings.development {
         bail!("in development mode mails go nowhere; set `mail.smtp.url` and `mail.from` first");
     }
+    let mut throw_away = [0; 32];
+    OsEntropy.fill(&mut throw_away)?;
+    let keys = KeyRing::new(&throw_away, &[], &throw_away);
+    let nonce = Nonce::draw(&OsEntropy)?;
+    let challenge = ChallengeId::of(&keys, address, "");
+    let mail = OtpMail {
+        to: address.clone(),
+        code: Code::derive(keys.current(), nonce, challenge, settings.otp.digits),
+        valid_for: settings.otp.lifetime,
+        locale: None,
+        message_id: MessageId::new(&keys, "sample", nonce),
+    };
     let post = parts::post(settings)?;
-    let mail = OtpMail::sample(address.clone(), &OsEntropy)?;
-    post.mailer.send(&mail).await.context("the mail server did not take the mail")
+    post.mailer
+        .send(&mail)
+        .await
+        .context("the mail server did not take the mail")
 }
 
 /// The OpenAPI document of the API.
@@ -112,7 +146,9 @@ pub fn keygen() -> anyhow::Result<String> {
 
 /// Succeeds when the process with these settings is ready.
 pub async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
-    api::ops::probe(settings.ops.listen).await.context("not ready")
+    api::health::ask_ready(settings.ops.listen)
+        .await
+        .context("not ready")
 }
 
 async fn listen(
@@ -126,13 +162,24 @@ async fn listen(
         .await
         .with_context(|| format!("can't listen on {address}; change `{setting}`"))?;
     let limits = server::Limits::default();
-    shutdown.spawn(server::serve(listener, router, limits, telemetry.clone(), shutdown.token()));
+    shutdown.spawn(server::serve(
+        listener,
+        router,
+        limits,
+        telemetry.clone(),
+        shutdown.token(),
+    ));
     Ok(())
 }
 
 fn development(post: &Post) -> Option<Development> {
-    let mailbox = post.mailbox.clone()?;
-    Some(Development { messages: Arc::new(move || json!(mailbox.messages())) })
+    let Way::Mailbox(mailbox) = &post.way else {
+        return None;
+    };
+    let mailbox = mailbox.clone();
+    Some(Development {
+        messages: Arc::new(move || json!(mailbox.messages())),
+    })
 }
 
 /// A worker that can't go on brings the process down, so that whoever supervises it notices.
@@ -163,7 +210,10 @@ async fn keep_attested(
     shutdown: Shutdown,
 ) {
     let stop = shutdown.token();
-    while tokio::time::timeout(ATTEST_INTERVAL, stop.cancelled()).await.is_err() {
+    while tokio::time::timeout(ATTEST_INTERVAL, stop.cancelled())
+        .await
+        .is_err()
+    {
         if let Err(error) = store.attest(&keys.marks()).await {
             telemetry.part_failed("store", &error);
         }
@@ -172,28 +222,34 @@ async fn keep_attested(
 
 /// What a person who started the process wants to know. It goes to standard error, so that
 /// standard output holds nothing but the log. A closed pipe is the reader's business.
-fn greet(settings: &Settings, role: Role, backend: &Backend, post: &Post) {
+fn greet(settings: &Settings, role: Role, backend: &Backend) {
+    let version = env!("CARGO_PKG_VERSION");
     let mut lines = vec![format!(
-        "otpost {} (role {}) on {}, mails by {}",
-        env!("CARGO_PKG_VERSION"),
+        "otpost {version}, role {}, on {}",
         role.as_str(),
-        backend.described,
-        post.described
+        backend.described
     )];
     if role.answers() {
         lines.push(format!("  API         http://{}", settings.http.listen));
     }
-    lines.push(format!("  operations  http://{}/readyz, /metrics", settings.ops.listen));
+    lines.push(format!(
+        "  operations  http://{}/readyz, /metrics",
+        settings.ops.listen
+    ));
     if settings.development {
-        lines.push(format!("  mailbox     http://{}/dev/mailbox", settings.http.listen));
+        lines.push(format!(
+            "  mailbox     http://{}/dev/mailbox",
+            settings.http.listen
+        ));
         lines.push(
             "  Development mode: mails stay in memory. `mail.smtp.url` and `mail.from` end it."
                 .to_owned(),
         );
     } else if role.answers() {
-        lines.push(
-            "  Whoever reaches the API may use it; keep it away from strangers.".to_owned(),
-        );
+        lines.push("  Whoever reaches the API may use it; keep it away from strangers.".to_owned());
+    }
+    if let (Some(url), true) = (&settings.mail.smtp.url, role.mails()) {
+        lines.push(format!("  mail server {url}"));
     }
     let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
 }

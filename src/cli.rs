@@ -84,7 +84,10 @@ enum MailCommand {
 pub fn run() -> ExitCode {
     let command_line = CommandLine::parse();
     let path = command_line.config;
-    match command_line.command.unwrap_or_else(|| Command::Serve(Serve::default())) {
+    match command_line
+        .command
+        .unwrap_or_else(|| Command::Serve(Serve::default()))
+    {
         Command::Serve(arguments) => serve(path, &arguments),
         Command::Config(ConfigCommand::Check) => with_config(path, Role::All, false, |_config| {
             say("The settings are usable.");
@@ -147,7 +150,11 @@ fn with_config(
     dev: bool,
     then: impl FnOnce(Config) -> anyhow::Result<()>,
 ) -> ExitCode {
-    let flags = if dev { vec![("dev".to_owned(), "true".to_owned())] } else { Vec::new() };
+    let flags = if dev {
+        vec![("dev".to_owned(), "true".to_owned())]
+    } else {
+        Vec::new()
+    };
     match Sources::read(path, role, flags).and_then(|sources| config::load(&sources)) {
         Ok(config) => report(then(config)),
         Err(findings) => complain(&findings.to_string(), 2),

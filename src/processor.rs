@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use crate::mailer::{MailError, Mailer, MessageId, OtpMail};
+use crate::otp::address::LimitId;
+use crate::otp::clock::{Clock, UnixMillis};
 use crate::otp::code::{Code, Entropy, Nonce};
 use crate::otp::keys::{CodeKey, KeyRing};
 use crate::otp::policy::Policy;
-use crate::otp::address::LimitId;
-use crate::otp::clock::{Clock, UnixMillis};
 use crate::queue::Outcome;
 use crate::queue::job::{Job, JobData, JobError, mask};
 use crate::store::{Candidate, EndState, Ending, IssueRequest, Issued, OtpStore, StoreError};
@@ -52,7 +52,11 @@ impl Processor {
         let data = match JobData::parse(&job.data, &self.keys) {
             Ok(data) => data,
             Err(error @ JobError::Newer) => return retry(&error),
-            Err(error) => return Outcome::Fail { reason: error.to_string() },
+            Err(error) => {
+                return Outcome::Fail {
+                    reason: error.to_string(),
+                };
+            }
         };
         let issued = match self.issue(&job, &data).await {
             Ok(issued) => issued,
@@ -65,15 +69,36 @@ impl Processor {
             }
             Issued::TooOld => {
                 self.finish(&job, &data, EndState::Expired).await;
-                Outcome::Fail { reason: "expired: the job is older than a code lives".to_owned() }
+                Outcome::Fail {
+                    reason: "expired: the job is older than a code lives".to_owned(),
+                }
             }
-            Issued::Live { nonce, key_id, digits, expires_at, now } => {
+            Issued::Live {
+                nonce,
+                key_id,
+                digits,
+                expires_at,
+                now,
+            } => {
                 let Some(key) = self.keys.find(key_id) else {
                     return Outcome::Retry {
-                        reason: format!("the live code was made with key {key_id}, which is not listed here"),
+                        reason: format!(
+                            "the live code was made with key {key_id}, which is not listed here"
+                        ),
                     };
                 };
-                self.mail(&job, &data, &Live { nonce, key, digits, expires_at, now }).await
+                self.mail(
+                    &job,
+                    &data,
+                    &Live {
+                        nonce,
+                        key,
+                        digits,
+                        expires_at,
+                        now,
+                    },
+                )
+                .await
             }
         }
     }
@@ -88,9 +113,17 @@ impl Processor {
             challenge: data.challenge,
             job: job.id.clone(),
             requested_at: job.requested_at,
-            candidate: Candidate { nonce, tag, key_id: key.id(), digits },
+            candidate: Candidate {
+                nonce,
+                tag,
+                key_id: key.id(),
+                digits,
+            },
         };
-        self.store.issue(&request).await.map_err(|error| retry(&error))
+        self.store
+            .issue(&request)
+            .await
+            .map_err(|error| retry(&error))
     }
 
     async fn mail(&self, job: &Job, data: &JobData, live: &Live<'_>) -> Outcome {
@@ -106,12 +139,14 @@ impl Processor {
                 self.finish(job, data, EndState::Sent).await;
                 Outcome::Done
             }
-            Err(error @ MailError::Refused { .. }) => {
+            Err(error @ MailError::Refused(_)) => {
                 self.finish(job, data, EndState::Undeliverable).await;
-                Outcome::Fail { reason: format!("undeliverable: {error}") }
+                Outcome::Fail {
+                    reason: format!("undeliverable: {error}"),
+                }
             }
-            Err(error @ MailError::Unavailable { .. }) => retry(&error),
-            Err(error @ MailError::Unconfirmed) => self.unconfirmed(job, data, &error).await,
+            Err(error @ MailError::Unavailable(_)) => retry(&error),
+            Err(error @ MailError::Unconfirmed(_)) => self.unconfirmed(job, data, &error).await,
         }
     }
 
@@ -131,16 +166,22 @@ impl Processor {
     /// Notes the end. A store that fails now must not bring the mail out a second time, so that
     /// the job ends all the same, and only the state of the request stays unknown.
     async fn finish(&self, job: &Job, data: &JobData, state: EndState) {
-        let ending =
-            Ending { state, requested_at: job.requested_at, ended_at: self.clock.now() };
+        let ending = Ending {
+            state,
+            requested_at: job.requested_at,
+            ended_at: self.clock.now(),
+        };
         let noted: Result<(), StoreError> = self.store.finish(&job.id, ending).await;
         if let Err(error) = noted {
             self.telemetry.part_failed("store", &error);
         }
-        self.telemetry.request_ended(state.name(), &mask(&job.id), &data.email.masked());
+        self.telemetry
+            .request_ended(state.name(), &mask(&job.id), &data.email.masked());
     }
 }
 
 fn retry(error: &dyn std::error::Error) -> Outcome {
-    Outcome::Retry { reason: error.to_string() }
+    Outcome::Retry {
+        reason: error.to_string(),
+    }
 }

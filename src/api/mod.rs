@@ -12,6 +12,7 @@ pub mod body;
 pub mod exchange;
 pub mod server;
 pub mod ops;
+pub mod health;
 pub mod dev;
 pub mod page;
 pub mod openapi;
@@ -20,7 +21,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+pub use axum::Router;
 use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};

@@ -80,7 +80,9 @@ fn make(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<()> {
         .truncate(true)
         .mode(KEY_FILE_MODE)
         .open(&draft)?;
-    file.write_all(b"# The keys of the database beside this file; it is worth nothing without them.\n")?;
+    file.write_all(
+        b"# The keys of the database beside this file; it is worth nothing without them.\n",
+    )?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     let linked = std::fs::hard_link(&draft, path);
@@ -93,11 +95,17 @@ fn make(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<()> {
 
 fn read(path: &Path) -> anyhow::Result<(SecretKey, SecretKey)> {
     let text = Zeroizing::new(std::fs::read_to_string(path)?);
-    let table: toml::Table =
-        text.parse().map_err(|_it_quotes_the_keys| anyhow::anyhow!("it is no TOML"))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|_it_quotes_the_keys| anyhow::anyhow!("it is no TOML"))?;
     let key = |name: &str| {
-        let text = table.get("keys").and_then(|keys| keys.get(name)).and_then(toml::Value::as_str);
-        let Some(text) = text else { bail!("`keys.{name}` is missing") };
+        let text = table
+            .get("keys")
+            .and_then(|keys| keys.get(name))
+            .and_then(toml::Value::as_str);
+        let Some(text) = text else {
+            bail!("`keys.{name}` is missing")
+        };
         SecretKey::parse(text).map_err(|error| anyhow::anyhow!("`keys.{name}` {error}"))
     };
     Ok((key("master")?, key("address")?))
@@ -116,7 +124,11 @@ mod tests {
         let database = folder.path().join("otpost.db");
         let (master, address) = beside_database(&database, &OsEntropy).unwrap();
         assert_ne!(master.expose(), address.expose());
-        let mode = beside(&database, "keys").metadata().unwrap().permissions().mode();
+        let mode = beside(&database, "keys")
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&database, "").unwrap();
         let (again, _) = beside_database(&database, &OsEntropy).unwrap();
@@ -128,7 +140,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("otpost.db");
         std::fs::write(&database, "").unwrap();
-        let error = beside_database(&database, &OsEntropy).unwrap_err().to_string();
+        let error = beside_database(&database, &OsEntropy)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("otpost.db.keys"), "{error}");
         assert!(!beside(&database, "keys").exists());
     }
@@ -137,7 +151,11 @@ mod tests {
     fn a_damaged_key_file_is_refused_without_being_quoted() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("otpost.db");
-        for text in ["[keys]\nmaster = \"c2VjcmV0\"\naddress = \"c2VjcmV0\"\n", "c2VjcmV0 = [", ""] {
+        for text in [
+            "[keys]\nmaster = \"c2VjcmV0\"\naddress = \"c2VjcmV0\"\n",
+            "c2VjcmV0 = [",
+            "",
+        ] {
             std::fs::write(beside(&database, "keys"), text).unwrap();
             let error = format!("{:#}", beside_database(&database, &OsEntropy).unwrap_err());
             assert!(!error.contains("c2VjcmV0"), "{error}");

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 
 use crate::config::{Settings, SmtpSecurity, SmtpUrl, StoreUrl};
 use crate::mailer::mailbox::Mailbox;
+use crate::mailer::sender::Sender;
 use crate::mailer::template::Templates;
 use crate::mailer::transport::Transport;
 use crate::mailer::transport::smtp::{self, Smtp};
@@ -16,7 +17,6 @@ use crate::mailer::{Letterhead, Mailer};
 use crate::otp::clock::SystemClock;
 use crate::otp::code::Entropy;
 use crate::otp::policy::Policy;
-use crate::queue::bullmq::BullmqQueue;
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{JobQueue, QueueLimits, Sources};
 use crate::redis_link::{self, Encryption, RedisLink, RedisNode, RedisServers, RedisTarget};
@@ -48,10 +48,16 @@ pub struct Backend {
 pub struct Post {
     /// Writes and sends them.
     pub mailer: Arc<Mailer>,
-    /// Where they go in development mode.
-    pub mailbox: Option<Arc<Mailbox>>,
-    /// What it is, for people; without credentials.
-    pub described: String,
+    /// Where they go.
+    pub way: Way,
+}
+
+/// Where mails go.
+pub enum Way {
+    /// To a mail server.
+    Smtp(Arc<Smtp>),
+    /// Into memory, in development mode.
+    Mailbox(Arc<Mailbox>),
 }
 
 /// How a code is made, how long it lives, what ends it.
@@ -74,23 +80,28 @@ pub async fn backend(
     let policy = policy(settings);
     let limits = queue_limits(settings);
     let clock = Arc::new(SystemClock);
-    let sources =
-        Sources { clock: clock.clone(), entropy: entropy.clone(), telemetry: telemetry.clone() };
+    let sources = Sources {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        telemetry: telemetry.clone(),
+    };
     let described = settings.store.url.to_string();
     let Some(target) = redis_target(settings) else {
-        let StoreUrl::Sqlite(path) = &settings.store.url else { unreachable!("no Redis") };
+        let StoreUrl::Sqlite(path) = &settings.store.url else {
+            unreachable!("no Redis")
+        };
         let sqlite = Sqlite::open(path)?;
         let queue = SqliteQueue::open(sqlite.clone(), limits, sources).await?;
         let store = SqliteStore::new(sqlite, policy, clock);
-        return Ok(Backend { store: Arc::new(store), queue: Arc::new(queue), described });
+        return Ok(Backend {
+            store: Arc::new(store),
+            queue: Arc::new(queue),
+            described,
+        });
     };
     let link = RedisLink::connect(&target, redis_link::DEADLINE).await?;
     link.check().await?;
-    let name = &settings.queue.name;
-    let prefix = &settings.queue.prefix;
-    let queue = BullmqQueue::connect(&target, name, prefix, limits, sources).await?;
-    let store = RedisStore::new(link, policy);
-    Ok(Backend { store: Arc::new(store), queue: Arc::new(queue), described })
+    anyhow::bail!("not yet {:?}", RedisStore::new(link, policy).ping().await)
 }
 
 fn queue_limits(settings: &Settings) -> QueueLimits {
@@ -107,16 +118,35 @@ fn queue_limits(settings: &Settings) -> QueueLimits {
 }
 
 fn redis_target(settings: &Settings) -> Option<RedisTarget> {
-    let node = |node: &crate::config::Node| RedisNode { host: node.host.clone(), port: node.port };
+    let node = |node: &crate::config::Node| RedisNode {
+        host: node.host.clone(),
+        port: node.port,
+    };
     let (servers, username, password) = match &settings.store.url {
         StoreUrl::Sqlite(_) => return None,
-        StoreUrl::Redis { node: server, database, username, password, .. } => {
-            let servers = RedisServers::Single { node: node(server), database: *database };
+        StoreUrl::Redis {
+            node: server,
+            database,
+            username,
+            password,
+            ..
+        } => {
+            let servers = RedisServers::Single {
+                node: node(server),
+                database: *database,
+            };
             (servers, username, password)
         }
-        StoreUrl::RedisCluster { nodes, username, password, .. } => {
-            (RedisServers::Cluster(nodes.iter().map(node).collect()), username, password)
-        }
+        StoreUrl::RedisCluster {
+            nodes,
+            username,
+            password,
+            ..
+        } => (
+            RedisServers::Cluster(nodes.iter().map(node).collect()),
+            username,
+            password,
+        ),
     };
     let encryption = match &settings.store.ca_file {
         Some(path) => Encryption::Authority(path.clone()),
@@ -125,7 +155,9 @@ fn redis_target(settings: &Settings) -> Option<RedisTarget> {
     };
     Some(RedisTarget {
         servers,
-        user: username.as_ref().map(|user| user.expose_secret().to_owned()),
+        user: username
+            .as_ref()
+            .map(|user| user.expose_secret().to_owned()),
         password: password.clone(),
         encryption,
     })
@@ -136,24 +168,47 @@ pub fn post(settings: &Settings) -> anyhow::Result<Post> {
     let mail = &settings.mail;
     let templates = Templates::load(mail.templates.as_deref()).context("`mail.templates`")?;
     let clock = Arc::new(SystemClock);
-    let (transport, mailbox, described): (Arc<dyn Transport>, _, _) = match &mail.smtp.url {
-        Some(url) if !settings.development => {
-            (Arc::new(smtp(settings, url)?), None, url.to_string())
-        }
-        _ => {
-            let mailbox = Arc::new(Mailbox::new(clock.clone()));
-            (mailbox.clone(), Some(mailbox), "the mailbox in memory".to_owned())
-        }
+    let way = match &mail.smtp.url {
+        Some(url) if !settings.development => Way::Smtp(Arc::new(smtp(settings, url)?)),
+        _ => Way::Mailbox(Arc::new(Mailbox::new(clock.clone()))),
+    };
+    let transport: Arc<dyn Transport> = match &way {
+        Way::Smtp(smtp) => smtp.clone(),
+        Way::Mailbox(mailbox) => mailbox.clone(),
     };
     let letterhead = Letterhead {
-        sender: mail.from.clone(),
+        sender: Sender::parse(&mail.from.to_string())?,
         product: mail.product.clone(),
         code_in_subject: mail.code_in_subject,
     };
     let mailer = Arc::new(Mailer::new(templates, letterhead, transport, clock));
-    Ok(Post { mailer, mailbox, described })
+    Ok(Post { mailer, way })
 }
 
 fn smtp(settings: &Settings, url: &SmtpUrl) -> anyhow::Result<Smtp> {
-    todo!()
+    let mail = &settings.mail;
+    let security = match url.security {
+        SmtpSecurity::StartTls => smtp::Security::StartTls,
+        SmtpSecurity::Implicit => smtp::Security::Implicit,
+        SmtpSecurity::PlainLoopback => smtp::Security::PlainLoopback,
+    };
+    let credentials = match (&url.username, &url.password) {
+        (Some(user), Some(password)) => Some(smtp::Credentials {
+            user: user.expose_secret().to_owned(),
+            password: password.clone(),
+        }),
+        _ => None,
+    };
+    let whole = settings.queue.attempt_deadline.saturating_sub(MAIL_MARGIN);
+    let usual = smtp::Settings::new(security, &url.host, url.port, mail.from.domain());
+    Ok(Smtp::new(smtp::Settings {
+        credentials,
+        connections: mail.smtp.connections,
+        ca_file: mail.smtp.ca_file.clone(),
+        deadlines: smtp::Deadlines {
+            whole,
+            ..usual.deadlines
+        },
+        ..usual
+    })?)
 }

@@ -20,7 +20,8 @@ use crate::otp::clock::{Clock, UnixMillis};
 use crate::otp::code::{Code, Nonce};
 use crate::otp::keys::KeyRing;
 
-use self::error::{Cause, Failure, MailError, Step};
+pub use self::error::MailError;
+use self::error::{Cause, Failure, Step};
 use self::sender::Sender;
 use self::template::{Facts, TemplateError, Templates};
 use self::transport::Transport;
