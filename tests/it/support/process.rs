@@ -1,0 +1,212 @@
+//! The built `otpost` as a process of its own, in a folder of its own, with an empty environment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::redis_server::free_port;
+
+/// Longer than anything that a test waits for may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a process is started; it can be started again on the same folder.
+pub struct Setup {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    arguments: Vec<String>,
+    runs: u32,
+}
+
+/// A running process.
+pub struct Process {
+    child: Child,
+    api: SocketAddr,
+    ops: SocketAddr,
+    client: Client,
+    output: [PathBuf; 2],
+}
+
+impl Setup {
+    /// A process without any settings but its listeners, so in development mode.
+    pub fn bare() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            settings: Vec::new(),
+            arguments: Vec::new(),
+            runs: 0,
+        }
+    }
+
+    /// A process that sends its mails to this SMTP server.
+    pub fn mailing_to(smtp_url: &str) -> Self {
+        Self::bare()
+            .with("mail.smtp.url", smtp_url)
+            .with("mail.from", "otpost <no-reply@example.com>")
+    }
+
+    /// Adds a setting.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        let variable = format!("OTPOST__{}", name.replace('.', "__").to_uppercase());
+        self.settings.retain(|(known, _)| *known != variable);
+        self.settings.push((variable, value.to_owned()));
+        self
+    }
+
+    /// Adds Redis and the keys that it needs.
+    pub fn on_redis(self, url: &str) -> Self {
+        self.with("store.url", url)
+            .with("keys.master", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=")
+            .with("keys.address", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=")
+    }
+
+    /// Adds an argument of the command line.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// The folder that the process works in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, arguments: &[&str]) -> std::process::Output {
+        let output = self.command().args(arguments).output();
+        tokio::time::timeout(PATIENCE, output).await.expect("the command ends").unwrap()
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) -> Process {
+        self.runs += 1;
+        let listen = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let (api, ops) = (listen(), listen());
+        let output = ["out", "err"].map(|name| self.folder.path().join(format!("{name}.{}", self.runs)));
+        let [out, err] = output.clone().map(|path| std::fs::File::create(path).unwrap());
+        let child = self
+            .command()
+            .args(&self.arguments)
+            .env("OTPOST__HTTP__LISTEN", api.to_string())
+            .env("OTPOST__OPS__LISTEN", ops.to_string())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap();
+        let mut process = Process { child, api, ops, client: Client::new(), output };
+        tokio::time::timeout(PATIENCE, process.ready()).await.expect("the process becomes ready");
+        process
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_otpost"));
+        command
+            .env_clear()
+            .envs(self.settings.iter().cloned())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+impl Process {
+    /// Asks for a code and expects the request to be taken; returns the id.
+    pub async fn generate(&self, email: &str) -> String {
+        let answer = self.post("/otp/generate", &json!({ "email": email })).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        let body: Value = answer.json().await.unwrap();
+        body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Hands in a code.
+    pub async fn verify(&self, email: &str, code: &str) -> (StatusCode, Value) {
+        let answer = self.post("/otp/verify", &json!({ "email": email, "otp": code })).await;
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    /// Posts JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        let url = format!("http://{}{path}", self.api);
+        self.client.post(url).json(body).send().await.unwrap()
+    }
+
+    /// Gets from the API.
+    pub async fn get(&self, path: &str) -> Response {
+        self.client.get(format!("http://{}{path}", self.api)).send().await.unwrap()
+    }
+
+    /// Gets from the operations listener.
+    pub async fn ask_ops(&self, path: &str) -> Response {
+        self.client.get(format!("http://{}{path}", self.ops)).send().await.unwrap()
+    }
+
+    /// Where the operations listener is.
+    pub fn ops(&self) -> SocketAddr {
+        self.ops
+    }
+
+    /// Waits until the state of a request is this one.
+    pub async fn wait_for_state(&self, id: &str, expected: &str) {
+        let reached = async {
+            loop {
+                let answer = self.get(&format!("/otp/requests/{id}")).await;
+                let body: Value = answer.json().await.unwrap();
+                if body["state"] == expected {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("the request comes to its state");
+    }
+
+    /// The newest mail in the mailbox of development mode.
+    pub async fn newest_mail(&self) -> Value {
+        let arrived = async {
+            loop {
+                let mails: Value = self.get("/dev/mailbox/messages").await.json().await.unwrap();
+                if let Some(mail) = mails.get(0) {
+                    break mail.clone();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, arrived).await.expect("a mail arrives")
+    }
+
+    /// Ends the process as a crash would.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Asks the process to end, and returns how it did and all that it wrote.
+    pub async fn stop(mut self) -> (ExitStatus, String) {
+        let id = self.child.id().expect("the process runs").to_string();
+        let signalled = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+        assert!(signalled.success());
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.expect("the process ends").unwrap();
+        let written = self.output.iter().map(|path| std::fs::read_to_string(path).unwrap());
+        (status, written.collect())
+    }
+
+    async fn ready(&mut self) {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let said = std::fs::read_to_string(&self.output[1]).unwrap();
+                panic!("the process ended with {status}: {said}");
+            }
+            let answer = self.client.get(format!("http://{}/readyz", self.ops)).send().await;
+            if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
