@@ -29,8 +29,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(300);
 /// The oldest server that has every command the scripts use, and RESP3.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
-/// How often one call follows a cluster's redirection; each means that the command was not run.
-const REDIRECTIONS: usize = 5;
+/// So many redirections by a cluster are followed at once, the later ones after a pause.
+const QUICK_REDIRECTIONS: u32 = 3;
+/// The pause, in which slots move on.
+const REDIRECTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where Redis is and who we are there.
 #[derive(Clone, Debug)]
@@ -394,26 +396,29 @@ impl RedisLink {
 }
 
 /// The client's own retries are off, since they also send a command again after its connection was
-/// lost. A redirection tells that the command was not run, so it is followed here.
+/// lost. A redirection tells that the command was not run, so it is followed here, until the
+/// caller's deadline.
 async fn send_to_cluster(
     connection: &mut ClusterConnection,
     command: &Cmd,
 ) -> Result<Value, RedisError> {
     let mut answer = command.query_async(connection).await;
-    for _ in 0..REDIRECTIONS {
-        match &answer {
-            // The client has asked for the new map of slots by now.
-            Err(error) if is(error, ServerErrorKind::Moved) => {
-                answer = command.query_async(connection).await;
-            }
-            Err(error) if is(error, ServerErrorKind::Ask) => {
-                let Some((host, port)) = asked_node(error) else {
-                    return answer;
-                };
-                answer = send_asking(connection, command, host, port).await;
-            }
-            _ => return answer,
+    for turn in 0_u32.. {
+        let Err(error) = &answer else { break };
+        let asked = asked_node(error);
+        let is_elsewhere =
+            is(error, ServerErrorKind::Moved) || is(error, ServerErrorKind::TryAgain);
+        if asked.is_none() && !is_elsewhere {
+            break;
         }
+        if turn >= QUICK_REDIRECTIONS {
+            tokio::time::sleep(REDIRECTION_PAUSE).await;
+        }
+        answer = match asked {
+            Some((host, port)) => send_asking(connection, command, host, port).await,
+            // The client has asked for the new map of slots by now.
+            None => command.query_async(connection).await,
+        };
     }
     answer
 }
@@ -431,7 +436,11 @@ async fn send_asking(
     answers.pop().unwrap_or(Value::Nil).extract_error()
 }
 
+/// The node that a slot is on its way to and that has the keys already.
 fn asked_node(error: &RedisError) -> Option<(String, u16)> {
+    if !is(error, ServerErrorKind::Ask) {
+        return None;
+    }
     let (address, _slot) = error.redirect_node()?;
     let (host, port) = address.rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))

@@ -64,14 +64,11 @@ local function load_record(key, now)
   return record
 end
 
+-- Writes the record, even one that says nothing: a write that tells nobody whether a code is live.
 local function save_record(key, now, record)
-  local ends = record.success and record.success.ends or 0
+  local ends = record.success and record.success.ends or now
   for _, code in ipairs(record.codes) do
     ends = math.max(ends, code.ends)
   end
-  if ends <= now then
-    redis.call('DEL', key)
-  else
-    save(key, record, ends - now + TTL_MARGIN_MS)
-  end
+  save(key, record, ends - now + TTL_MARGIN_MS)
 end

@@ -143,10 +143,7 @@ impl OtpStore for RedisStore {
             args.push(key_id.0.to_vec());
             args.push(tag.0.to_vec());
         }
-        let keys = [
-            record_key(request.limit, request.challenge),
-            format!("otpost:{{{}}}:d", request.limit),
-        ];
+        let keys = [record_key(request.limit, request.challenge)];
         let answer: String = self.invoke(&self.scripts.verify, &keys, &args).await?;
         match answer.as_str() {
             "correct" => Ok(Verdict::Correct),
@@ -156,6 +153,7 @@ impl OtpStore for RedisStore {
         }
     }
 
+    /// The value is the version byte and the ending as JSON.
     async fn finish(&self, id: &str, ending: Ending) -> Result<(), StoreError> {
         let mut value = vec![VERSION];
         serde_json::to_writer(&mut value, &ending)

@@ -1,10 +1,9 @@
--- Decides whether a code is right, as `Record::verify` does. KEYS: record, dummy.
--- Answers 'correct', 'wrong', 'no_live_code' or 'unreadable'. Writes exactly once, whatever the
--- answer, so that its time tells nothing (but nothing if the record is unreadable).
+-- Decides whether a code is right, as `Record::verify` does. KEYS: record.
+-- Answers 'correct', 'wrong', 'no_live_code' or 'unreadable'. The record is written exactly once,
+-- whatever the answer, so that its time tells nothing; one that is unreadable is left alone.
 -- Tags are HMACs under a key that callers do not have, so comparing them may take any time.
 
 local FIRST_TAG = 4
-local DUMMY_TTL_MS = 60000
 
 local now = clock(ARGV[1])
 local lifetime, most_attempts = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -32,7 +31,7 @@ if not record then
   return 'unreadable'
 end
 if #record.codes == 0 then
-  redis.call('SET', KEYS[2], VERSION, 'PX', DUMMY_TTL_MS)
+  save_record(KEYS[1], now, record)
   return 'no_live_code'
 end
 if is_right(record.codes) then

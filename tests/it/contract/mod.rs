@@ -8,7 +8,10 @@
 
 mod store;
 mod store_bench;
+mod store_cluster;
 mod store_durability;
+mod store_link;
 mod store_notes;
+mod store_outage;
 mod store_property;
 mod store_races;

@@ -246,7 +246,7 @@ pub fn keys(master: u8) -> KeyRing {
 
 /// A code that is none of these.
 pub fn other_than(codes: &[&str]) -> String {
-    (0..)
+    (0..1_000_000)
         .map(|number| format!("{number:06}"))
         .find(|code| !codes.contains(&code.as_str()))
         .unwrap()

@@ -1,5 +1,5 @@
-//! A Redis server of one test's own: started from the `redis-server` binary on a free port, ended
-//! with the test.
+//! A Redis server of one test's own, or three of them as a cluster: started from the
+//! `redis-server` binary on free ports, ended with the test.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -134,14 +134,114 @@ impl RedisServer {
     }
 }
 
+/// Three servers that share the slots.
+pub struct RedisCluster {
+    /// The servers.
+    pub nodes: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts the servers, deals out the slots and waits until all of them agree.
+    pub async fn start() -> Self {
+        let mut nodes = Vec::new();
+        for place in 0..3_u16 {
+            let node = RedisServer::start_with(&["--cluster-enabled", "yes"]).await;
+            let first = place * 5_462;
+            let slots = first..(first + 5_462).min(16_384);
+            run(
+                &node,
+                redis::cmd("CLUSTER")
+                    .arg("ADDSLOTS")
+                    .arg(slots.collect::<Vec<_>>()),
+            )
+            .await;
+            run(
+                &node,
+                redis::cmd("CLUSTER").arg("SET-CONFIG-EPOCH").arg(place + 1),
+            )
+            .await;
+            nodes.push(node);
+        }
+        for node in &nodes[1..] {
+            let port = nodes[0].port;
+            run(
+                node,
+                redis::cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(port),
+            )
+            .await;
+        }
+        let cluster = Self { nodes };
+        let agreed = async {
+            for node in &cluster.nodes {
+                let mut connection = node.connect().await;
+                while !agrees(&mut connection).await {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), agreed)
+            .await
+            .expect("the cluster's nodes agree");
+        cluster
+    }
+
+    /// The cluster as a target of our own link, which has to find two of the nodes by itself.
+    pub fn target(&self) -> RedisTarget {
+        RedisTarget {
+            servers: RedisServers::Cluster(vec![self.nodes[0].node()]),
+            ..self.nodes[0].target()
+        }
+    }
+
+    /// The slot of a key, and the place of the node that holds it.
+    pub async fn owner(&self, key: &str) -> (u16, usize) {
+        let slot: u16 = redis::cmd("CLUSTER")
+            .arg("KEYSLOT")
+            .arg(key)
+            .query_async(&mut self.nodes[0].connect().await)
+            .await
+            .expect("a slot");
+        (slot, usize::from(slot / 5_462))
+    }
+}
+
+async fn run(node: &RedisServer, command: &redis::Cmd) {
+    let done: Result<redis::Value, _> = command.query_async(&mut node.connect().await).await;
+    done.expect("the cluster's node obeys");
+}
+
+async fn agrees(connection: &mut redis::aio::MultiplexedConnection) -> bool {
+    let report: String = redis::cmd("CLUSTER")
+        .arg("INFO")
+        .query_async(connection)
+        .await
+        .expect("the cluster's node reports");
+    [
+        "cluster_state:ok",
+        "cluster_slots_ok:16384",
+        "cluster_known_nodes:3",
+        "cluster_size:3",
+    ]
+    .iter()
+    .all(|wanted| report.contains(wanted))
+}
+
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-/// A port of the loopback address that nobody listens on now.
+/// A port of the loopback address that nobody listens on now; small enough that the port 10,000
+/// above it exists, on which the nodes of a cluster talk.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("the port").port()
+    let mut taken = Vec::new();
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("the port").port();
+        if port < 55_000 {
+            return port;
+        }
+        taken.push(listener);
+    }
 }
