@@ -2,4 +2,5 @@
 //! real SMTP dialogues.
 
 mod contract;
+mod smtp;
 mod support;

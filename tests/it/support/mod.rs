@@ -2,3 +2,4 @@
 
 pub mod clock;
 pub mod redis_server;
+pub mod smtp_server;
