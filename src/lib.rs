@@ -20,6 +20,7 @@
 
 pub mod queue;
 pub mod store;
+pub mod redis_link;
 pub mod sqlite;
 pub mod telemetry;
 pub mod shutdown;
