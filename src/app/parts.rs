@@ -17,6 +17,7 @@ use crate::mailer::{Letterhead, Mailer};
 use crate::otp::clock::SystemClock;
 use crate::otp::code::Entropy;
 use crate::otp::policy::Policy;
+use crate::queue::bullmq::BullmqQueue;
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{JobQueue, QueueLimits, Sources};
 use crate::redis_link::{self, Encryption, RedisLink, RedisNode, RedisServers, RedisTarget};
@@ -101,7 +102,15 @@ pub async fn backend(
     };
     let link = RedisLink::connect(&target, redis_link::DEADLINE).await?;
     link.check().await?;
-    anyhow::bail!("not yet {:?}", RedisStore::new(link, policy).ping().await)
+    let name = &settings.queue.name;
+    let prefix = &settings.queue.prefix;
+    let queue = BullmqQueue::connect(target, link.clone(), name, prefix, limits, sources).await?;
+    let store = RedisStore::new(link, policy);
+    Ok(Backend {
+        store: Arc::new(store),
+        queue: Arc::new(queue),
+        described,
+    })
 }
 
 fn queue_limits(settings: &Settings) -> QueueLimits {

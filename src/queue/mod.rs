@@ -5,6 +5,7 @@
 //! deadlines and back-off; what an attempt means is the handler's decision ([`Outcome`]).
 
 pub mod attempt;
+pub mod bullmq;
 pub mod job;
 pub mod sqlite;
 

@@ -1,0 +1,282 @@
+//! The queue on BullMQ, through the official crate: any number of processes, and every tool that
+//! knows BullMQ, on one queue.
+//!
+//! A job is durable as far as Redis has acknowledged it. It runs under a lease that is longer than
+//! its attempt; when a worker dies, the lease ends and another takes the job.
+
+mod backlog;
+mod crate_options;
+mod jobs;
+mod producer;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bullmq::options::RedisConnectionOptions;
+use bullmq::{JobOptions, Worker};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use self::backlog::Backlog;
+use self::jobs::Jobs;
+use self::producer::{Lent, Producer};
+use self::worker::{Processor, Workers, drain};
+use super::attempt::Attempts;
+use super::job::{JobData, NAME, RequestId, mask};
+use super::{
+    CLEANING_INTERVAL, Counts, EnqueueError, Handler, JobQueue, JobState, QueueError, QueueLimits,
+    Sources,
+};
+use crate::otp::clock::millis;
+use crate::redis_link::{ConnectError, LinkError, RedisLink, RedisTarget};
+
+/// The end of one call to Redis, after which the caller hears that the queue is unavailable.
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+/// The end of the start; the crate alone would try for 40 s.
+const START_DEADLINE: Duration = Duration::from_secs(5);
+/// Jobs that one script removes.
+const CLEANED_AT_ONCE: u32 = 1_000;
+
+/// The queue on BullMQ.
+pub struct BullmqQueue {
+    jobs: Jobs,
+    producer: Producer,
+    backlog: Backlog,
+    target: RedisTarget,
+    connection: RedisConnectionOptions,
+    name: String,
+    prefix: String,
+    limits: QueueLimits,
+    sources: Sources,
+}
+
+/// The queue could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Redis does not answer.
+    #[error("the queue can't reach Redis: {0}")]
+    Link(#[from] LinkError),
+    /// Redis can't be reached with these settings.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The crate refused the name or the prefix, or could not connect.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl BullmqQueue {
+    /// Connects beside `link`, which leads to the same Redis. On a cluster `prefix` needs a hash
+    /// tag, such as `{bull}`.
+    pub async fn connect(
+        target: RedisTarget,
+        link: RedisLink,
+        name: &str,
+        prefix: &str,
+        limits: QueueLimits,
+        sources: Sources,
+    ) -> Result<Self, StartError> {
+        // The crate retries for long and hides why; the link answers at once.
+        link.ping().await?;
+        let connection = crate_options::connection(&target)?;
+        let options = crate_options::queue(&connection, prefix, &limits);
+        let producer = Producer::connect(name, options).await?;
+        Ok(Self {
+            jobs: Jobs::new(link, producer.current().queue.keys().clone()),
+            producer,
+            backlog: Backlog::default(),
+            target,
+            connection,
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+            limits,
+            sources,
+        })
+    }
+
+    async fn add(&self, lent: &Lent, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
+        if self
+            .backlog
+            .is_full(&self.jobs, self.limits.max_waiting)
+            .await?
+        {
+            return Err(EnqueueError::Full);
+        }
+        let options = JobOptions {
+            timestamp: Some(self.sources.clock.now().0),
+            ..JobOptions::new().job_id(id.reveal())
+        };
+        lent.queue
+            .add(NAME, data.to_json())
+            .options(options)
+            .await?;
+        self.backlog.add();
+        Ok(())
+    }
+
+    async fn start_workers(&self, handler: Handler) -> Result<Workers, QueueError> {
+        let processor = Processor {
+            jobs: self.jobs.clone(),
+            attempts: Attempts::new(self.limits.attempt_deadline, &self.sources),
+            handler,
+            limits: self.limits,
+            telemetry: Arc::clone(&self.sources.telemetry),
+        };
+        let mut workers = Workers::new();
+        let shares = crate_options::concurrencies(&self.target, self.limits.concurrency);
+        for (number, concurrency) in shares.into_iter().enumerate() {
+            let options = crate_options::worker(&self.connection, &self.prefix, &self.limits)
+                .concurrency(concurrency)
+                .name(format!("otpost-{number}"));
+            let processor = processor.clone();
+            let process = move |job, _cancelled| {
+                let processor = processor.clone();
+                async move { processor.process(job).await }
+            };
+            let starting = Worker::with_options(&self.name, process, options);
+            workers.push(within(START_DEADLINE, starting).await?);
+        }
+        Ok(workers)
+    }
+}
+
+#[async_trait]
+impl JobQueue for BullmqQueue {
+    async fn enqueue(&self, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
+        let end = Instant::now() + CALL_DEADLINE;
+        let too_late = |_| no_answer(CALL_DEADLINE);
+        let sound = tokio::time::timeout_at(end, self.producer.sound(&self.jobs)).await;
+        let lent = sound.map_err(too_late)??;
+        let added = tokio::time::timeout_at(end, self.add(&lent, id, data)).await;
+        let outcome = added.unwrap_or_else(|late| Err(too_late(late).into()));
+        if let Err(EnqueueError::Queue(_)) = outcome {
+            self.producer.give_up(&lent);
+        }
+        outcome
+    }
+
+    async fn state(&self, id: &RequestId) -> Result<Option<JobState>, QueueError> {
+        Ok(self.jobs.state(id.reveal()).await?)
+    }
+
+    async fn counts(&self) -> Result<Counts, QueueError> {
+        Ok(self.jobs.counts().await?)
+    }
+
+    async fn ping(&self) -> Result<(), QueueError> {
+        Ok(self.jobs.ping().await?)
+    }
+
+    async fn clean(&self) -> Result<(), QueueError> {
+        let queue = self.producer.current().queue;
+        let kept = [
+            ("completed", self.limits.keep_completed),
+            ("failed", self.limits.keep_failed),
+        ];
+        for (state, span) in kept {
+            let mut removed = CLEANED_AT_ONCE as usize;
+            while removed >= CLEANED_AT_ONCE as usize {
+                let cleaning = queue.clean(millis(span), CLEANED_AT_ONCE, state);
+                removed = within(CALL_DEADLINE, cleaning).await?.len();
+            }
+        }
+        Ok(())
+    }
+
+    async fn work(&self, handler: Handler, stop: CancellationToken) -> Result<(), QueueError> {
+        let telemetry = &self.sources.telemetry;
+        let workers = self.start_workers(handler).await?;
+        let mut drains = JoinSet::new();
+        for worker in workers.iter() {
+            drains.spawn(drain(Arc::clone(worker), Arc::clone(telemetry)));
+        }
+        let mut cleaning = tokio::time::interval(CLEANING_INTERVAL);
+        cleaning.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = cleaning.tick() => {
+                    if let Err(error) = self.clean().await {
+                        telemetry.part_failed("queue", &error);
+                    }
+                }
+            }
+        }
+        workers.close(self.limits.attempt_deadline).await;
+        while drains.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, bullmq::Error>>,
+) -> Result<T, QueueError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(no_answer(deadline)),
+    }
+}
+
+fn no_answer(deadline: Duration) -> QueueError {
+    QueueError::Unavailable(format!("no answer within {deadline:?}"))
+}
+
+/// A text of the crate without what may be an id, an address or a job's data.
+fn masked(text: &str) -> String {
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(|word| {
+            let is_revealing = word.len() > 20 || word.contains(['@', '"']);
+            if is_revealing {
+                mask(word)
+            } else {
+                word.to_owned()
+            }
+        })
+        .collect();
+    words.join(" ")
+}
+
+impl From<bullmq::Error> for QueueError {
+    fn from(error: bullmq::Error) -> Self {
+        Self::Unavailable(masked(&error.to_string()))
+    }
+}
+
+impl From<bullmq::Error> for EnqueueError {
+    fn from(error: bullmq::Error) -> Self {
+        Self::Queue(error.into())
+    }
+}
+
+impl From<LinkError> for QueueError {
+    fn from(error: LinkError) -> Self {
+        Self::Unavailable(masked(&error.to_string()))
+    }
+}
+
+impl From<LinkError> for EnqueueError {
+    fn from(error: LinkError) -> Self {
+        Self::Queue(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_addresses_are_masked_in_what_the_crate_says() {
+        let id = "rabcdefghijklmnopqrstuvwxyz2";
+        let text = format!("Missing lock for job {id}. \"x\" ada@example.org moveToFinished");
+        let masked = masked(&text);
+        assert!(
+            !masked.contains(id) && !masked.contains("example"),
+            "{masked}"
+        );
+        assert!(masked.starts_with("Missing lock for job rabcd***"));
+    }
+}
