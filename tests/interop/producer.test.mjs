@@ -65,23 +65,33 @@ test('a job that cannot be read fails at once with a reason that does not repeat
   assert.equal(mails.accepted.length, 0);
 });
 
-test('a job without `attempts` is tried again when the mail server refuses for now', async (t) => {
-  const { api, mails, queue, events } = await startAll(t);
-  const email = 'grace@example.org';
-  const refused = [];
-  mails.onMail = (mail) => {
-    if (refused.length === 0) {
-      refused.push(mail);
-      throw refusal(451, 'Try again later');
-    }
-  };
+const producers = {
+  'a job without `attempts`': {},
+  "a job whose options only Node's BullMQ reads": {
+    attempts: 1,
+    backoff: { type: 'exponential', delay: 100.5, jitter: 0.5 },
+  },
+};
 
-  const job = await queue.add('otp', { email });
-  assert.equal(job.opts.attempts ?? 0, 0);
-  await events.first('delayed', job.id);
-  const mail = await mails.nextMail(email);
-  assert.equal(mail.code, refused[0].code);
-  assert.equal(mail.messageId, refused[0].messageId);
-  assert.equal((await api.verify({ email, otp: mail.code })).status, 200);
-  await events.first('completed', job.id);
-});
+for (const [name, options] of Object.entries(producers)) {
+  test(`${name} is tried again when the mail server refuses for now`, async (t) => {
+    const { api, mails, queue, events } = await startAll(t);
+    const email = 'grace@example.org';
+    const refused = [];
+    mails.onMail = (mail) => {
+      if (refused.length === 0) {
+        refused.push(mail);
+        throw refusal(451, 'Try again later');
+      }
+    };
+
+    const job = await queue.add('otp', { email }, options);
+    assert.ok((job.opts.attempts ?? 0) <= 1, 'its producer asks for no second attempt');
+    await events.first('delayed', job.id);
+    const mail = await mails.nextMail(email);
+    assert.equal(mail.code, refused[0].code);
+    assert.equal(mail.messageId, refused[0].messageId);
+    assert.equal((await api.verify({ email, otp: mail.code })).status, 200);
+    await events.first('completed', job.id);
+  });
+}

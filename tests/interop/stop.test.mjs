@@ -57,12 +57,13 @@ test('a worker that is told to stop finishes its mails and leaves the rest queue
   assert.deepEqual([...new Set(answers.map((answer) => answer.status))], [202]);
   await within(15_000, 'two mails are under way', busy.promise);
   worker.beginStop();
-  await until('the worker is no longer ready', async () => !(await worker.isReady().catch(() => false)));
+  const isReady = () => worker.isReady().catch(() => false);
+  await until('the worker is no longer ready', async () => !(await isReady()));
   gate.resolve();
   await worker.stopped();
 
-  const { waiting, active, delayed, failed } = await queue.getJobCounts();
-  assert.deepEqual({ waiting, active, delayed, failed }, { waiting: 4, active: 0, delayed: 0, failed: 0 });
+  const counts = await queue.getJobCounts('waiting', 'active', 'delayed', 'failed');
+  assert.deepEqual(counts, { waiting: 4, active: 0, delayed: 0, failed: 0 });
   assert.equal(otpost.mails.accepted.length, 2);
 
   await otpost.start('worker');

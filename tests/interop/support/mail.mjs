@@ -35,10 +35,11 @@ class MailServer {
     disabledCommands: ['AUTH', 'STARTTLS'],
     disableReverseLookup: true,
     onRcptTo: (address, _session, done) =>
-      answer(done, async () => this.onRecipient(address.address)),
-    onData: (stream, session, done) => answer(done, () => this.#receive(stream, session)),
+      this.#answer(done, async () => this.onRecipient(address.address)),
+    onData: (stream, session, done) => this.#answer(done, () => this.#receive(stream, session)),
   });
   #unclaimed = [];
+  #unfit;
   #waiting = [];
 
   async listen() {
@@ -53,6 +54,9 @@ class MailServer {
 
   /** The next mail to this recipient that no other call has claimed. */
   async nextMail(recipient, ms = DEADLINE_MS) {
+    if (this.#unfit) {
+      throw this.#unfit;
+    }
     const index = this.#unclaimed.findIndex((mail) => mail.to === recipient);
     if (index >= 0) {
       return this.#unclaimed.splice(index, 1)[0];
@@ -60,6 +64,20 @@ class MailServer {
     const claim = { recipient, ...withResolvers() };
     this.#waiting.push(claim);
     return within(ms, `a mail to ${recipient}`, claim.promise);
+  }
+
+  /** Gives an SMTP command the answer that `step` leads to. A mail of the wrong form ends the test. */
+  async #answer(done, step) {
+    try {
+      await step();
+      done();
+    } catch (failure) {
+      if (!failure.responseCode) {
+        this.#unfit ??= failure;
+        this.#waiting.splice(0).forEach((claim) => claim.reject(failure));
+      }
+      done(failure);
+    }
   }
 
   async #receive(stream, session) {
@@ -75,14 +93,6 @@ class MailServer {
       this.#unclaimed.push(mail);
     }
   }
-}
-
-/** Gives an SMTP command the answer that `step` leads to. */
-function answer(done, step) {
-  step().then(
-    () => done(),
-    (failure) => done(failure),
-  );
 }
 
 async function readMail(stream) {
