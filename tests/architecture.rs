@@ -243,7 +243,7 @@ fn forbidden(path: &Path, text: &str, table: Table) -> Vec<String> {
         .collect()
 }
 
-/// The modules of ours that a file names by `crate::`, `otpost::` or enough `super::`.
+/// The modules of ours that a file names from the root of the library, or by enough `super::`.
 fn imports(path: &Path, text: &str) -> BTreeSet<String> {
     let code = without_comments(text);
     let depth = path.iter().count() - usize::from(path.ends_with("mod.rs"));
@@ -265,7 +265,7 @@ fn imports(path: &Path, text: &str) -> BTreeSet<String> {
             found.extend(heads(&code[at + start.len()..]));
         }
     }
-    found.remove("super");
+    found.retain(|name| name == BOTTOM || TABLE.iter().any(|(listed, _)| listed == name));
     found
 }
 
