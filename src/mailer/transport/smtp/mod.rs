@@ -293,6 +293,10 @@ impl Transport for Smtp {
     async fn check(&self) -> Result<(), MailError> {
         let deadline = Deadline::new(self.limits.deadlines);
         let _turn = self.turn(&deadline).await.map_err(Failure::verdict)?;
+        // An idle connection makes room: whoever opens one must not find one.
+        if let Some(idle) = self.take_idle().await {
+            idle.quit().await;
+        }
         let session = Session::open(&self.server, &deadline)
             .await
             .map_err(Failure::verdict)?;
