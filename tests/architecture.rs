@@ -247,7 +247,11 @@ fn forbidden(path: &Path, text: &str, table: Table) -> Vec<String> {
 fn imports(path: &Path, text: &str) -> BTreeSet<String> {
     let code = without_comments(text);
     let depth = path.iter().count() - usize::from(path.ends_with("mod.rs"));
-    let root = if path == Path::new("main.rs") { "otpost::" } else { "crate::" };
+    let root = if path == Path::new("main.rs") {
+        "otpost::"
+    } else {
+        "crate::"
+    };
     let starts = [root.to_owned(), "super::".repeat(depth)];
     let mut found = BTreeSet::new();
     for start in starts {

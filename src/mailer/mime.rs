@@ -17,10 +17,10 @@ const LINE: usize = 78;
 
 /// The message with CRLF line ends, or `None` if a header cannot be written.
 pub fn encode(message: &Message) -> Option<String> {
-    let from = wire_address(message.from.address());
+    let from = wire_address(&message.from.address);
     let to = wire_address(&message.to);
     let envelope = Envelope::new(Some(from.clone()), vec![to.clone()]).ok()?;
-    let sender = Mailbox::new(message.from.name().map(ToOwned::to_owned), from);
+    let sender = Mailbox::new(message.from.name.clone(), from);
     let identifier = message.message_id.split('@').next().unwrap_or_default();
     let parts = MultiPart::alternative()
         .boundary(format!("part-{identifier}"))

@@ -283,7 +283,7 @@ impl Transport for Smtp {
             cause: Cause::Protocol,
         }))?;
         let letter = Letter {
-            from: mime::wire_address(message.from.address()),
+            from: mime::wire_address(&message.from.address),
             to: mime::wire_address(&message.to),
             data: &data,
         };
