@@ -1,0 +1,3 @@
+//! What every backend promises, held to it by the same tests.
+
+mod queue;
