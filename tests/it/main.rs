@@ -2,3 +2,4 @@
 //! real SMTP dialogues.
 
 mod support;
+mod api;

@@ -1,4 +1,5 @@
 //! What the integration tests share.
 
 pub mod clock;
+pub mod fakes;
 pub mod redis_server;
