@@ -206,6 +206,10 @@ async fn the_landing_page_shows_the_endpoints_and_loads_nothing() {
     for absent in ["{{", "<script", "src=", "/dev/mailbox"] {
         assert!(!answer.text().contains(absent), "{absent}");
     }
+    let headers = [("host", "otp.internal:8080\"<script>")];
+    let answer = Bench::new().send("GET", "/", &headers, "").await;
+    let shown = "curl http://otp.internal:8080&quot;&lt;script&gt;/otp/generate";
+    assert!(answer.text().contains(shown), "{}", answer.text());
     let answer = Bench::in_development().get("/").await;
     assert!(answer.text().contains("href=\"/dev/mailbox\""));
 }
