@@ -1,5 +1,7 @@
 //! What the endpoints answer when all is well.
 
+use std::sync::atomic::AtomicU32;
+
 use otpost::otp::address::{ChallengeId, EmailAddress, LimitId};
 use otpost::otp::code::Code;
 use otpost::queue::Phase;
@@ -167,6 +169,16 @@ async fn a_request_on_the_queue_tells_where_it_stands(#[case] phase: Phase, #[ca
     let answer = bench.get(&format!("/otp/requests/{ID}")).await;
     let expected = format!(r#"{{"state":"{word}","requested_at":"2026-09-21T14:13:20.000Z"}}"#);
     assert_eq!(answer.text(), expected);
+}
+
+#[tokio::test]
+async fn a_request_that_ends_while_it_is_looked_up_is_still_found() {
+    let mut store = FakeStore::new(incorrect());
+    store.ended = Some(EndState::Sent);
+    store.ends_late = AtomicU32::new(1);
+    let bench = Bench::with(store, FakeQueue::new());
+    let answer = bench.get(&format!("/otp/requests/{ID}")).await;
+    assert_eq!(answer.json()["state"], "sent");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 use std::future::pending;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use async_trait::async_trait;
 use otpost::otp::clock::UnixMillis;
@@ -50,6 +51,8 @@ pub struct FakeStore {
     pub mood: Mood,
     pub verdict: Verdict,
     pub ended: Option<EndState>,
+    /// How often it says that it knows of no ending before it knows of `ended`.
+    pub ends_late: AtomicU32,
     pub verifies: Mutex<Vec<VerifyRequest>>,
 }
 
@@ -59,6 +62,7 @@ impl FakeStore {
             mood: Mood::Works,
             verdict,
             ended: None,
+            ends_late: AtomicU32::new(0),
             verifies: Mutex::new(Vec::new()),
         }
     }
@@ -88,7 +92,12 @@ impl OtpStore for FakeStore {
     }
 
     async fn ending(&self, _id: &str) -> Result<Option<Ending>, StoreError> {
-        let ending = self.ended.map(|state| Ending {
+        let count_down = |left: u32| left.checked_sub(1);
+        let is_late = self
+            .ends_late
+            .fetch_update(SeqCst, SeqCst, count_down)
+            .is_ok();
+        let ending = self.ended.filter(|_| !is_late).map(|state| Ending {
             state,
             requested_at: UnixMillis(1_790_000_000_000),
             ended_at: UnixMillis(1_790_000_001_250),
