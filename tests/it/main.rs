@@ -2,7 +2,9 @@
 //! real SMTP dialogues.
 
 mod api;
+mod app;
+mod command_line;
 mod contract;
+mod delivery;
 mod smtp;
 mod support;
-mod api;

@@ -168,6 +168,10 @@ impl JobQueue for FakeQueue {
         self.mood.obey((), Self::down()).await
     }
 
+    async fn clean(&self) -> Result<(), QueueError> {
+        self.mood.obey((), Self::down()).await
+    }
+
     async fn work(&self, _handler: Handler, stop: CancellationToken) -> Result<(), QueueError> {
         stop.cancelled().await;
         Ok(())

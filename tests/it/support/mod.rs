@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod fakes;
+pub mod process;
 pub mod redis_server;
 pub mod smtp_server;

@@ -19,7 +19,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Setup {
     folder: TempDir,
     settings: Vec<(String, String)>,
-    arguments: Vec<String>,
     runs: u32,
 }
 
@@ -38,7 +37,6 @@ impl Setup {
         Self {
             folder: tempfile::tempdir().unwrap(),
             settings: Vec::new(),
-            arguments: Vec::new(),
             runs: 0,
         }
     }
@@ -61,14 +59,14 @@ impl Setup {
     /// Adds Redis and the keys that it needs.
     pub fn on_redis(self, url: &str) -> Self {
         self.with("store.url", url)
-            .with("keys.master", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=")
-            .with("keys.address", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=")
-    }
-
-    /// Adds an argument of the command line.
-    pub fn argument(mut self, argument: &str) -> Self {
-        self.arguments.push(argument.to_owned());
-        self
+            .with(
+                "keys.master",
+                "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+            )
+            .with(
+                "keys.address",
+                "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=",
+            )
     }
 
     /// The folder that the process works in.
@@ -79,7 +77,10 @@ impl Setup {
     /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> std::process::Output {
         let output = self.command().args(arguments).output();
-        tokio::time::timeout(PATIENCE, output).await.expect("the command ends").unwrap()
+        tokio::time::timeout(PATIENCE, output)
+            .await
+            .expect("the command ends")
+            .unwrap()
     }
 
     /// Starts the process and waits until it is ready.
@@ -87,19 +88,29 @@ impl Setup {
         self.runs += 1;
         let listen = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (api, ops) = (listen(), listen());
-        let output = ["out", "err"].map(|name| self.folder.path().join(format!("{name}.{}", self.runs)));
-        let [out, err] = output.clone().map(|path| std::fs::File::create(path).unwrap());
+        let output =
+            ["out", "err"].map(|name| self.folder.path().join(format!("{name}.{}", self.runs)));
+        let [out, err] = output
+            .clone()
+            .map(|path| std::fs::File::create(path).unwrap());
         let child = self
             .command()
-            .args(&self.arguments)
             .env("OTPOST__HTTP__LISTEN", api.to_string())
             .env("OTPOST__OPS__LISTEN", ops.to_string())
             .stdout(out)
             .stderr(err)
             .spawn()
             .unwrap();
-        let mut process = Process { child, api, ops, client: Client::new(), output };
-        tokio::time::timeout(PATIENCE, process.ready()).await.expect("the process becomes ready");
+        let mut process = Process {
+            child,
+            api,
+            ops,
+            client: Client::new(),
+            output,
+        };
+        tokio::time::timeout(PATIENCE, process.ready())
+            .await
+            .expect("the process becomes ready");
         process
     }
 
@@ -126,7 +137,9 @@ impl Process {
 
     /// Hands in a code.
     pub async fn verify(&self, email: &str, code: &str) -> (StatusCode, Value) {
-        let answer = self.post("/otp/verify", &json!({ "email": email, "otp": code })).await;
+        let answer = self
+            .post("/otp/verify", &json!({ "email": email, "otp": code }))
+            .await;
         (answer.status(), answer.json().await.unwrap())
     }
 
@@ -138,12 +151,20 @@ impl Process {
 
     /// Gets from the API.
     pub async fn get(&self, path: &str) -> Response {
-        self.client.get(format!("http://{}{path}", self.api)).send().await.unwrap()
+        self.client
+            .get(format!("http://{}{path}", self.api))
+            .send()
+            .await
+            .unwrap()
     }
 
     /// Gets from the operations listener.
     pub async fn ask_ops(&self, path: &str) -> Response {
-        self.client.get(format!("http://{}{path}", self.ops)).send().await.unwrap()
+        self.client
+            .get(format!("http://{}{path}", self.ops))
+            .send()
+            .await
+            .unwrap()
     }
 
     /// Where the operations listener is.
@@ -163,21 +184,30 @@ impl Process {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, reached).await.expect("the request comes to its state");
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .expect("the request comes to its state");
     }
 
     /// The newest mail in the mailbox of development mode.
     pub async fn newest_mail(&self) -> Value {
         let arrived = async {
             loop {
-                let mails: Value = self.get("/dev/mailbox/messages").await.json().await.unwrap();
+                let mails: Value = self
+                    .get("/dev/mailbox/messages")
+                    .await
+                    .json()
+                    .await
+                    .unwrap();
                 if let Some(mail) = mails.get(0) {
                     break mail.clone();
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, arrived).await.expect("a mail arrives")
+        tokio::time::timeout(PATIENCE, arrived)
+            .await
+            .expect("a mail arrives")
     }
 
     /// Ends the process as a crash would.
@@ -188,11 +218,18 @@ impl Process {
     /// Asks the process to end, and returns how it did and all that it wrote.
     pub async fn stop(mut self) -> (ExitStatus, String) {
         let id = self.child.id().expect("the process runs").to_string();
-        let signalled = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+        let signalled = Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .await
+            .unwrap();
         assert!(signalled.success());
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let status = ended.expect("the process ends").unwrap();
-        let written = self.output.iter().map(|path| std::fs::read_to_string(path).unwrap());
+        let written = self
+            .output
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap());
         (status, written.collect())
     }
 
@@ -202,7 +239,11 @@ impl Process {
                 let said = std::fs::read_to_string(&self.output[1]).unwrap();
                 panic!("the process ended with {status}: {said}");
             }
-            let answer = self.client.get(format!("http://{}/readyz", self.ops)).send().await;
+            let answer = self
+                .client
+                .get(format!("http://{}/readyz", self.ops))
+                .send()
+                .await;
             if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
                 break;
             }

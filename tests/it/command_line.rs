@@ -1,0 +1,170 @@
+//! The command line of the built program.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may end at the first thing that is wrong"
+)]
+
+use std::process::Output;
+
+use crate::support::process::Setup;
+use crate::support::redis_server::free_port;
+use crate::support::smtp_server::{Act, SmtpServer};
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test]
+async fn config_check_names_everything_that_is_wrong_at_once() {
+    let setup = Setup::bare()
+        .with("otp.digits", "5")
+        .with("otp.lifetime", "1h")
+        .with("mail.smtp.url", "smtp://user:sesame@mail.example.com")
+        .with("http.listen", "127.0.0.1:1");
+    let output = setup.run(&["config", "check"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let text = said(&output);
+    for name in [
+        "otp.digits",
+        "otp.lifetime",
+        "mail.from",
+        "http.listen",
+        "http.listen",
+    ] {
+        assert!(text.contains(name), "{name} is missing in\n{text}");
+    }
+    assert!(!text.contains("sesame"), "{text}");
+}
+
+#[tokio::test]
+async fn config_check_is_silent_about_nothing_when_all_is_well() {
+    let output = Setup::bare().run(&["config", "check"]).await;
+    assert!(output.status.success());
+    assert_eq!(said(&output), "The settings are usable.\n");
+}
+
+#[tokio::test]
+async fn config_print_masks_secrets_and_shows_origins() {
+    let setup =
+        Setup::mailing_to("smtp://user:sesame@mail.example.com").on_redis("redis://10.0.0.1");
+    let output = setup.run(&["config", "print"]).await;
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        !text.contains("sesame") && !text.contains("AQEBAQEB"),
+        "{text}"
+    );
+    assert!(text.contains("OTPOST__MAIL__SMTP__URL"), "{text}");
+    assert!(text.contains("# default"), "{text}");
+}
+
+#[tokio::test]
+async fn keygen_prints_keys_that_the_settings_take() {
+    let output = Setup::bare().run(&["keygen"]).await;
+    let again = Setup::bare().run(&["keygen"]).await;
+    assert_ne!(output.stdout, again.stdout, "every pair is another");
+    let setup = Setup::mailing_to("smtps://mail.example.com").with("store.url", "redis://10.0.0.1");
+    let file = setup.folder().join("otpost.toml");
+    assert!(
+        !setup.run(&["config", "check"]).await.status.success(),
+        "Redis needs keys"
+    );
+    std::fs::write(file, &output.stdout).unwrap();
+    let checked = setup.run(&["config", "check"]).await;
+    assert!(checked.status.success(), "{}", said(&checked));
+}
+
+#[tokio::test]
+async fn openapi_prints_the_committed_document() {
+    let output = Setup::bare().run(&["openapi"]).await;
+    let committed = include_str!("../../openapi.json");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), committed);
+}
+
+#[tokio::test]
+async fn version_is_that_of_the_package() {
+    let output = Setup::bare().run(&["--version"]).await;
+    assert_eq!(
+        said(&output),
+        format!("otpost {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[tokio::test]
+async fn healthcheck_tells_a_ready_process_from_none() {
+    let mut setup = Setup::bare();
+    let process = setup.start().await;
+    let asking = Setup::bare().with("ops.listen", &process.ops().to_string());
+    let ready = asking.run(&["healthcheck"]).await;
+    assert!(ready.status.success(), "{}", said(&ready));
+    process.kill().await;
+    let gone = asking.run(&["healthcheck"]).await;
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(said(&gone).contains("not ready"), "{}", said(&gone));
+}
+
+#[tokio::test]
+async fn mail_test_sends_a_sample_or_says_why_not() {
+    let smtp = SmtpServer::start().await;
+    let setup = Setup::mailing_to(&smtp.url());
+    let output = setup.run(&["mail", "test", "ada@example.org"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(smtp.next_mail().await.to, ["ada@example.org"]);
+
+    smtp.always("RCPT", Act::Reply("550 5.1.1 unknown"));
+    let refused = setup.run(&["mail", "test", "ada@example.org"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("550"), "{}", said(&refused));
+
+    let development = Setup::bare()
+        .run(&["mail", "test", "ada@example.org"])
+        .await;
+    assert!(
+        said(&development).contains("mail.smtp.url"),
+        "{}",
+        said(&development)
+    );
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_its_setting() {
+    let setup = Setup::bare();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ops = format!("127.0.0.1:{}", free_port());
+    let setup = setup.with("http.listen", &address).with("ops.listen", &ops);
+    let output = setup.run(&["serve"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let text = said(&output);
+    assert!(
+        text.contains("http.listen") && text.contains(&address),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_database_without_its_keys_and_one_in_use_are_refused() {
+    let mut setup = Setup::bare();
+    let process = setup.start().await;
+    let ports = |setup: Setup| {
+        let listen = || format!("127.0.0.1:{}", free_port());
+        setup
+            .with("http.listen", &listen())
+            .with("ops.listen", &listen())
+    };
+    let database = setup.folder().join("otpost.db");
+    let second = ports(Setup::bare().with("store.url", &format!("sqlite:{}", database.display())))
+        .with("mail.transport", "mailbox");
+    let in_use = second.run(&["serve"]).await;
+    assert!(said(&in_use).contains("in use"), "{}", said(&in_use));
+    process.kill().await;
+    std::fs::remove_file(setup.folder().join("otpost.db.keys")).unwrap();
+    let keyless = second.run(&["serve"]).await;
+    assert_eq!(keyless.status.code(), Some(1));
+    assert!(
+        said(&keyless).contains("otpost.db.keys"),
+        "{}",
+        said(&keyless)
+    );
+}
