@@ -48,21 +48,6 @@ pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
         None
     };
 
-    let operations = Operations {
-        store: backend.store.clone(),
-        queue: backend.queue.clone(),
-        telemetry: telemetry.clone(),
-        entropy: entropy.clone(),
-        draining: shutdown.token(),
-    };
-    listen(
-        settings.ops.listen,
-        "ops.listen",
-        api::ops::router(operations),
-        &telemetry,
-        &shutdown,
-    )
-    .await?;
     if role.answers() {
         let api = Api {
             store: backend.store.clone(),
@@ -84,6 +69,22 @@ pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
         )
         .await?;
     }
+    // The last listener to open, since it tells that the process is ready.
+    let operations = Operations {
+        store: backend.store.clone(),
+        queue: backend.queue.clone(),
+        telemetry: telemetry.clone(),
+        entropy: entropy.clone(),
+        draining: shutdown.token(),
+    };
+    listen(
+        settings.ops.listen,
+        "ops.listen",
+        api::ops::router(operations),
+        &telemetry,
+        &shutdown,
+    )
+    .await?;
     shutdown.spawn(keep_attested(
         backend.store.clone(),
         keys.clone(),

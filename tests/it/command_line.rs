@@ -21,7 +21,7 @@ async fn config_check_names_everything_that_is_wrong_at_once() {
         .with("otp.digits", "5")
         .with("otp.lifetime", "1h")
         .with("mail.smtp.url", "smtp://user:sesame@mail.example.com")
-        .with("http.listen", "127.0.0.1:1");
+        .with("http.listen", "nonsense");
     let output = setup.run(&["config", "check"]).await;
     assert_eq!(output.status.code(), Some(2));
     let text = said(&output);
@@ -52,7 +52,7 @@ async fn config_print_masks_secrets_and_shows_origins() {
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert!(
-        !text.contains("sesame") && !text.contains("AQEBAQEB"),
+        !text.contains("sesame") && !text.contains("AAECAwQF"),
         "{text}"
     );
     assert!(text.contains("OTPOST__MAIL__SMTP__URL"), "{text}");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
@@ -17,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a process is started; it can be started again on the same folder.
 pub struct Setup {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     settings: Vec<(String, String)>,
     runs: u32,
 }
@@ -29,13 +30,14 @@ pub struct Process {
     ops: SocketAddr,
     client: Client,
     output: [PathBuf; 2],
+    _folder: Arc<TempDir>,
 }
 
 impl Setup {
     /// A process without any settings but its listeners, so in development mode.
     pub fn bare() -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: Arc::new(tempfile::tempdir().unwrap()),
             settings: Vec::new(),
             runs: 0,
         }
@@ -61,11 +63,11 @@ impl Setup {
         self.with("store.url", url)
             .with(
                 "keys.master",
-                "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+                "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
             )
             .with(
                 "keys.address",
-                "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=",
+                "ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoM=",
             )
     }
 
@@ -107,6 +109,7 @@ impl Setup {
             ops,
             client: Client::new(),
             output,
+            _folder: self.folder.clone(),
         };
         tokio::time::timeout(PATIENCE, process.ready())
             .await
