@@ -61,7 +61,7 @@ pub enum LinkError {
     /// It is unknown whether the command was run.
     #[error("Redis did not answer within {0:?}")]
     NoAnswer(Duration),
-    /// The connection failed, or the server refused the command.
+    /// The server refused the command, or the connection failed: then its outcome is unknown.
     #[error("Redis failed: {0}")]
     Failed(RedisError),
     /// The server answered something else than expected.
