@@ -11,6 +11,7 @@ mod store;
 mod store_bench;
 mod store_cluster;
 mod store_durability;
+mod store_jobs;
 mod store_link;
 mod store_notes;
 mod store_outage;

@@ -2,11 +2,13 @@
 //! slots may move.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use otpost::otp::clock::{Clock, UnixMillis};
 use otpost::redis_link::{DEADLINE, RedisLink, Script};
 use otpost::store::redis::RedisStore;
-use otpost::store::{Cause, EndState, Ending, OtpStore, Verdict};
+use otpost::store::{Cause, EndState, Ending, OtpStore, StoreError, Verdict};
+use tokio::time::Instant;
 
 use super::store_bench::{Backend, Bench, POLICY, Who, other_than};
 use crate::support::redis_server::{RedisCluster, RedisServer};
@@ -66,6 +68,32 @@ async fn a_cluster_holds_the_whole_contract() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_gone_is_an_error_in_time_and_serves_again_when_it_is_back() {
+    let mut cluster = RedisCluster::start().await;
+    let bench = Bench::open(Backend::Sqlite).await;
+    let (store, ann) = (open(&cluster, &bench).await, bench.ann());
+    let mailed = bench.issue(&store, ann, "job").await;
+    let (_, place) = cluster.owner(&format!("{{{}}}", ann.limit)).await;
+    cluster.nodes[place].kill();
+    let begin = Instant::now();
+    let typed = bench.typed(ann, &mailed.code);
+    let gone = store.verify(&typed).await;
+    assert!(matches!(gone, Err(StoreError::Unavailable(_))), "{gone:?}");
+    assert!(begin.elapsed() < DEADLINE + Duration::from_millis(500));
+
+    cluster.nodes[place].restart().await;
+    let back = async {
+        loop {
+            if let Ok(verdict) = store.verify(&typed).await {
+                return verdict;
+            }
+        }
+    };
+    let verdict = tokio::time::timeout(Duration::from_secs(5), back).await;
+    assert_eq!(verdict.unwrap(), Verdict::Correct);
 }
 
 async fn set_slot(node: &RedisServer, slot: u16, state: &str, other: &str) {

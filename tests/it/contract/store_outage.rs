@@ -61,6 +61,28 @@ async fn a_store_that_is_gone_is_an_error_in_time_and_serves_again_when_it_is_ba
     assert!(begin.elapsed() < Duration::from_secs(2));
 }
 
+/// However long the server is away, and even if nobody calls meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_call_after_a_long_outage_works() {
+    let mut bench = Bench::open(Redis).await;
+    let store = bench.store().await;
+    store.ping().await.unwrap();
+    let port = bench.server().node().port;
+    bench.server_mut().kill();
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let attempts = async {
+        for _ in 0..8 {
+            drop(listener.accept().await.unwrap());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), attempts)
+        .await
+        .expect("the link goes on trying to connect");
+    drop(listener);
+    bench.server_mut().restart().await;
+    store.ping().await.unwrap();
+}
+
 /// Stands between a client and a server and loses one answer, with its connection, on demand.
 struct Loser {
     port: u16,

@@ -145,7 +145,8 @@ impl RedisCluster {
     pub async fn start() -> Self {
         let mut nodes = Vec::new();
         for place in 0..3_u16 {
-            let node = RedisServer::start_with(&["--cluster-enabled", "yes"]).await;
+            let node =
+                RedisServer::start_with(&["--cluster-enabled", "yes", "--appendonly", "yes"]).await;
             let first = place * 5_462;
             let slots = first..(first + 5_462).min(16_384);
             run(
