@@ -198,10 +198,12 @@ impl JobQueue for BullmqQueue {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = cleaning.tick() => {
-                    if let Err(error) = self.clean().await {
+                _ = cleaning.tick() => tokio::select! {
+                    // What is not cleaned now is cleaned after the next start.
+                    () = stop.cancelled() => break,
+                    cleaned = self.clean() => if let Err(error) = cleaned {
                         telemetry.part_failed("queue", &error);
-                    }
+                    },
                 }
             }
         }

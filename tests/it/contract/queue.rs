@@ -11,4 +11,5 @@ mod bullmq;
 mod endings;
 mod retries;
 mod running;
+mod sqlite;
 mod waiting;

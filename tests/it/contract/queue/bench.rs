@@ -1,5 +1,6 @@
 //! A queue on either backend, a worker on it, and a handler that reports to the test.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,20 +69,60 @@ pub struct Bench {
     pub telemetry: Arc<Telemetry>,
     pub limits: QueueLimits,
     pub wait: Duration,
+    /// How the settings write the server of the Redis backend.
+    pub host: &'static str,
+    /// Whether that server is a cluster.
+    pub is_cluster: bool,
+    pub prefix: &'static str,
 }
 
 impl Bench {
     pub async fn new(backend: Backend) -> Self {
-        let redis = match backend {
-            Backend::Sqlite => None,
-            Backend::Bullmq => Some(RedisServer::start().await),
+        match backend {
+            Backend::Sqlite => Self::on(None),
+            Backend::Bullmq => Self::on(Some(RedisServer::start().await)),
+        }
+    }
+
+    /// A cluster of one node, which is as strict about slots as any.
+    pub async fn cluster() -> Self {
+        let server = RedisServer::start_with(&["--cluster-enabled", "yes"]).await;
+        let mut connection = server.connect().await;
+        redis::cmd("CLUSTER")
+            .arg("ADDSLOTS")
+            .arg((0..16_384).collect::<Vec<u16>>())
+            .query_async::<()>(&mut connection)
+            .await
+            .unwrap();
+        let serving = async {
+            let mut command = redis::cmd("CLUSTER");
+            command.arg("INFO");
+            loop {
+                let info: String = command.query_async(&mut connection).await.unwrap();
+                if info.contains("cluster_state:ok") {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
         };
+        within(serving).await;
+        Self {
+            is_cluster: true,
+            prefix: "{bull}",
+            ..Self::on(Some(server))
+        }
+    }
+
+    fn on(redis: Option<RedisServer>) -> Self {
         Self {
             redis,
             folder: tempfile::tempdir().unwrap(),
             telemetry: Arc::new(Telemetry::default()),
             limits: LIMITS,
             wait: Duration::from_millis(50),
+            host: "127.0.0.1",
+            is_cluster: false,
+            prefix: PREFIX,
         }
     }
 
@@ -93,8 +134,13 @@ impl Bench {
         }
     }
 
+    /// The file of the embedded backend.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("test.db")
+    }
+
     async fn open_sqlite(&self) -> SqliteQueue {
-        let path = self.folder.path().join("test.db");
+        let path = self.database();
         let opening = async {
             loop {
                 // The writer of the queue before may still be ending.
@@ -115,7 +161,7 @@ impl Bench {
         let link = RedisLink::connect(&target, Duration::from_secs(2))
             .await
             .unwrap();
-        BullmqQueue::connect(target, link, NAME, PREFIX, self.limits, self.sources())
+        BullmqQueue::connect(target, link, NAME, self.prefix, self.limits, self.sources())
             .await
             .unwrap()
     }
@@ -126,19 +172,18 @@ impl Bench {
 
     fn target(&self) -> RedisTarget {
         let url = self.redis.as_ref().unwrap().url();
-        let (host, port) = url
-            .strip_prefix("redis://")
-            .unwrap()
-            .split_once(':')
-            .unwrap();
+        let (_, port) = url.rsplit_once(':').unwrap();
+        let node = RedisNode {
+            host: self.host.to_owned(),
+            port: port.parse().unwrap(),
+        };
+        let servers = if self.is_cluster {
+            RedisServers::Cluster(vec![node])
+        } else {
+            RedisServers::Single { node, database: 0 }
+        };
         RedisTarget {
-            servers: RedisServers::Single {
-                node: RedisNode {
-                    host: host.to_owned(),
-                    port: port.parse().unwrap(),
-                },
-                database: 0,
-            },
+            servers,
             user: None,
             password: None,
             encryption: Encryption::None,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bullmq::options::RedisConnectionOptions;
 use bullmq::{JobOptions, Queue, QueueOptions};
+use futures::future::join_all;
 use otpost::otp::clock::{Clock, SystemClock, UnixMillis};
-use otpost::queue::{EnqueueError, Handler, JobQueue, Outcome, Phase, QueueLimits};
+use otpost::queue::{Counts, EnqueueError, Handler, JobQueue, Outcome, Phase, QueueLimits};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -15,7 +16,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bench::{
-    Backend, Bench, NAME, PREFIX, Work, add, asking, data, deciding, id, phase, reaches, within,
+    Backend, Bench, NAME, PREFIX, Work, add, asking, counts_reach, data, deciding, id, phase,
+    reaches, within,
 };
 
 /// The crate's own queue, as any other producer would use it.
@@ -264,6 +266,48 @@ async fn a_worker_that_is_dropped_claims_no_more() {
     }
     work.stop().await;
     assert!(attempts.none_yet());
+}
+
+/// All jobs run once, are retried and leave nothing behind.
+async fn works(bench: &Bench) {
+    let queue = bench.open().await;
+    let (handler, mut told) = deciding(|job| match job.attempt {
+        1 => Outcome::Retry {
+            reason: "busy".to_owned(),
+        },
+        _ => Outcome::Done,
+    });
+    let work = Work::start(&queue, handler);
+    let ids = join_all((0..200).map(|_| add(&queue))).await;
+    let mut done = HashSet::new();
+    for _ in 0..2 * ids.len() {
+        let job = within(told.recv()).await.unwrap();
+        assert!(job.attempt == 1 || done.insert(job.id), "it ran twice");
+    }
+    assert_eq!(done.len(), ids.len());
+    counts_reach(&queue, Counts::default()).await;
+    queue.clean().await.unwrap();
+    assert_eq!(phase(&queue, &ids[0]).await, None);
+    let asked = Instant::now();
+    work.stop().await;
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_workers_share_the_jobs_of_a_far_server() {
+    let mut bench = Bench::new(Backend::Bullmq).await;
+    // The short form of the loopback address is not known to be near.
+    bench.host = "127.1";
+    works(&bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_works_on_a_cluster() {
+    works(&Bench::cluster().await).await;
 }
 
 /// Adds jobs one after the other until told to stop, and tells which were accepted.

@@ -1,0 +1,63 @@
+//! What only the embedded queue promises: its file, and what it does when that can't be written.
+
+use otpost::queue::{Counts, Outcome};
+use rusqlite::Connection;
+use serde_json::json;
+
+use super::bench::{Backend, Bench, Work, add, asking, counts_reach, deciding, within};
+
+fn insert(database: &Connection, id: &str, version: u64, data: &str) {
+    let row = (id, version.to_string(), data);
+    database
+        .execute(
+            "INSERT INTO job (id, version, data, requested_at, run_at, attempts, state)
+             VALUES (?1, CAST(?2 AS INTEGER), ?3, 0, 0, 0, 'waiting')",
+            row,
+        )
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_a_newer_version_is_left_alone() {
+    let bench = Bench::new(Backend::Sqlite).await;
+    drop(bench.open().await);
+    let database = Connection::open(bench.database()).unwrap();
+    insert(&database, "newer", 2, "{}");
+    insert(&database, "unreadable", 1, "{");
+    let queue = bench.open().await;
+    let (handler, mut told) = deciding(|_| Outcome::Done);
+    let work = Work::start(&queue, handler);
+    let job = within(told.recv()).await.unwrap();
+    assert_eq!((job.id.as_str(), &job.data), ("unreadable", &json!(null)));
+    counts_reach(&queue, Counts::default()).await;
+    work.stop().await;
+    assert!(told.try_recv().is_err());
+    let left: String = database
+        .query_row("SELECT id FROM job", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, "newer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_can_not_be_written_is_written_later_and_the_job_does_not_run_again() {
+    let bench = Bench::new(Backend::Sqlite).await;
+    let queue = bench.open().await;
+    let (handler, mut attempts) = asking();
+    let work = Work::start(&queue, handler);
+    add(&queue).await;
+    let attempt = attempts.next().await;
+    let database = Connection::open(bench.database()).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    attempt.done();
+    // The writer waits for its turn, gives up, and so refuses this question, too.
+    assert!(within(queue.ping()).await.is_err());
+    assert!(attempts.none_yet());
+    database.execute_batch("COMMIT").unwrap();
+    counts_reach(&queue, Counts::default()).await;
+    work.stop().await;
+    assert!(attempts.none_yet());
+    let left: i64 = database
+        .query_row("SELECT count(*) FROM job", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+}
