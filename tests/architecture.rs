@@ -243,16 +243,16 @@ fn forbidden(path: &Path, text: &str, table: Table) -> Vec<String> {
         .collect()
 }
 
-/// The modules of ours that a file names by `crate::`, `otpost::` or enough `super::`.
+/// The modules of ours that a file names from the root of the library, or by enough `super::`.
 fn imports(path: &Path, text: &str) -> BTreeSet<String> {
     let code = without_comments(text);
     let depth = path.iter().count() - usize::from(path.ends_with("mod.rs"));
-    let mut starts = vec![
-        "crate::".to_owned(),
-        "otpost::".to_owned(),
-        "super::".repeat(depth),
-    ];
-    starts.dedup();
+    let root = if path == Path::new("main.rs") {
+        "otpost::"
+    } else {
+        "crate::"
+    };
+    let starts = [root.to_owned(), "super::".repeat(depth)];
     let mut found = BTreeSet::new();
     for start in starts {
         for (at, _) in code.match_indices(&start) {
@@ -265,7 +265,7 @@ fn imports(path: &Path, text: &str) -> BTreeSet<String> {
             found.extend(heads(&code[at + start.len()..]));
         }
     }
-    found.remove("super");
+    found.retain(|name| name == BOTTOM || TABLE.iter().any(|(listed, _)| listed == name));
     found
 }
 

@@ -138,7 +138,9 @@ fn list(messages: &Value) -> String {
          <a href=\"/dev/mailbox/messages\">as JSON</a>.</p>\n<div id=\"mails\">\n",
     );
     if messages.is_empty() {
-        body.push_str("<p class=\"note\">No mail yet. Ask for a code, and it will be here.</p>\n");
+        body.push_str(
+            "<p class=\"note\" id=\"none\">No mail yet. Ask for a code, and it will be here.</p>\n",
+        );
     }
     for message in messages {
         show(&mut body, message);
@@ -156,7 +158,8 @@ fn show(body: &mut String, message: &Value) {
     let (text, markup) = (member("text"), member("html"));
     let _ = write!(
         body,
-        "<article>\n<header class=\"dim\"><span>to {}</span><time>{}</time></header>\n<h2>{}</h2>\n",
+        "<article id=\"mail-{}\">\n<header class=\"dim\"><span>to {}</span><time>{}</time></header>\n<h2>{}</h2>\n",
+        escape(&member("id")),
         escape(&member("to")),
         escape(&member("received")),
         escape(&member("subject")),

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
@@ -15,18 +16,21 @@ use super::Api;
 /// The look of the pages.
 pub const STYLE: &str = include_str!("page.css");
 
-/// Greets a browser and shows how the endpoints are called.
-pub async fn landing(State(api): State<Arc<Api>>) -> Response {
-    let base = match api.public_url.trim_end_matches('/') {
-        "" => "http://localhost:8080",
-        url => url,
+/// Greets a browser and shows how the endpoints are called: where they are configured to be, or
+/// where this request found them.
+pub async fn landing(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let base = if api.public_url.is_empty() {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        format!("http://{}", host.unwrap_or("localhost"))
+    } else {
+        api.public_url.trim_end_matches('/').to_owned()
     };
     let mailbox = match api.development {
         Some(_) => include_str!("landing_mailbox.html"),
         None => "",
     };
     let body = include_str!("landing.html")
-        .replace("{{base}}", &escape(base))
+        .replace("{{base}}", &escape(&base))
         .replace("{{mailbox}}", mailbox);
     let policy = format!("style-src '{}'", source_hash(STYLE));
     html("otpost", &body, "", &policy)

@@ -92,6 +92,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 has_failed = false;
+                while connections.try_join_next().is_some() {}
                 if connections.len() < limits.connections {
                     let connection =
                         connection(stream, Peer(peer), router.clone(), limits, stop.clone());

@@ -9,7 +9,6 @@ use secrecy::ExposeSecret;
 
 use crate::config::{Settings, SmtpSecurity, SmtpUrl, StoreUrl};
 use crate::mailer::mailbox::Mailbox;
-use crate::mailer::sender::Sender;
 use crate::mailer::template::Templates;
 use crate::mailer::transport::Transport;
 use crate::mailer::transport::smtp::{self, Smtp};
@@ -186,7 +185,7 @@ pub fn post(settings: &Settings) -> anyhow::Result<Post> {
         Way::Mailbox(mailbox) => mailbox.clone(),
     };
     let letterhead = Letterhead {
-        sender: Sender::parse(&mail.from.to_string())?,
+        sender: mail.from.clone(),
         product: mail.product.clone(),
         code_in_subject: mail.code_in_subject,
     };

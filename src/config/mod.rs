@@ -8,11 +8,11 @@ mod duration;
 mod file;
 mod finding;
 mod layers;
-mod mailbox;
 mod nearest;
 mod print;
 mod read;
 mod secret_key;
+mod sender;
 mod settings;
 mod smtp_url;
 mod sources;
@@ -22,8 +22,8 @@ mod url;
 pub use duration::parse_duration;
 pub use finding::{Finding, Findings, Origin};
 pub use layers::DEFAULTS;
-pub use mailbox::Mailbox;
 pub use secret_key::SecretKey;
+pub use sender::Sender;
 pub use settings::{
     AddressLimits, ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits,
     HttpSettings, KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings,

@@ -16,8 +16,8 @@ use super::development::STAND_IN_SENDER;
 use super::duration::parse_duration;
 use super::finding::Findings;
 use super::layers::{Value, Values, defaults};
-use super::mailbox::Mailbox;
 use super::secret_key::SecretKey;
+use super::sender::Sender;
 use super::settings::{
     AddressLimits, ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits,
     HttpSettings, KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings,
@@ -165,7 +165,7 @@ fn read_queue(reader: &mut Reader<'_>) -> QueueSettings {
 }
 
 fn read_mail(reader: &mut Reader<'_>, concurrency: usize) -> MailSettings {
-    let stand_in = || Mailbox::parse(STAND_IN_SENDER).expect("the stand-in is a sender");
+    let stand_in = || Sender::parse(STAND_IN_SENDER).expect("the stand-in is a sender");
     let connections = reader.number("mail.smtp.connections", 0..=10_000);
     MailSettings {
         transport: reader.choice(
@@ -178,7 +178,7 @@ fn read_mail(reader: &mut Reader<'_>, concurrency: usize) -> MailSettings {
             ],
         ),
         from: reader
-            .optional("mail.from", Mailbox::parse)
+            .optional("mail.from", Sender::parse)
             .unwrap_or_else(stand_in),
         product: reader.parsed("mail.product", parse_product),
         templates: reader.path("mail.templates"),

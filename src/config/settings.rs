@@ -8,8 +8,8 @@ use secrecy::SecretString;
 
 use crate::otp::policy::Resend;
 
-use super::mailbox::Mailbox;
 use super::secret_key::SecretKey;
+use super::sender::Sender;
 use super::smtp_url::SmtpUrl;
 use super::store_url::StoreUrl;
 
@@ -212,7 +212,7 @@ pub struct MailSettings {
     /// The way out: the mailbox exactly in development mode.
     pub transport: Transport,
     /// The sender. Given, if this process mails outside development mode; else a local stand-in.
-    pub from: Mailbox,
+    pub from: Sender,
     /// The product's name in subject and text.
     pub product: String,
     /// Folder with templates that replace the built-in ones.

@@ -15,7 +15,7 @@ pub enum MailError {
     /// The mail was not accepted, and another attempt can help.
     #[error("the mail was not accepted: {0}")]
     Unavailable(Failure),
-    /// The whole mail was sent and no answer came: it may be on its way.
+    /// The connection ended, or time did, from the message on: it may be on its way.
     #[error("it is unknown whether the mail was accepted: {0}")]
     Unconfirmed(Failure),
 }
@@ -50,9 +50,7 @@ pub enum Step {
     Recipient,
     /// DATA.
     Data,
-    /// The message, up to its final dot.
-    Content,
-    /// The final dot and the server's answer to it.
+    /// The message with its final dot, and the server's answer to it.
     FinalDot,
 }
 
@@ -157,7 +155,6 @@ impl fmt::Display for Step {
             Self::Sender => "MAIL FROM",
             Self::Recipient => "RCPT TO",
             Self::Data => "DATA",
-            Self::Content => "sending the message",
             Self::FinalDot => "final dot",
         })
     }

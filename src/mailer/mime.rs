@@ -15,12 +15,12 @@ use crate::otp::address::EmailAddress;
 /// The longest line that is sent without encoding (RFC 5322 section 2.1.1).
 const LINE: usize = 78;
 
-/// The message as bytes with CRLF line ends, or `None` if a header cannot be written.
-pub fn encode(message: &Message) -> Option<Vec<u8>> {
-    let from = wire_address(message.from.address());
+/// The message with CRLF line ends, or `None` if a header cannot be written.
+pub fn encode(message: &Message) -> Option<String> {
+    let from = wire_address(&message.from.address);
     let to = wire_address(&message.to);
     let envelope = Envelope::new(Some(from.clone()), vec![to.clone()]).ok()?;
-    let sender = Mailbox::new(message.from.name().map(ToOwned::to_owned), from);
+    let sender = Mailbox::new(message.from.name.clone(), from);
     let identifier = message.message_id.split('@').next().unwrap_or_default();
     let parts = MultiPart::alternative()
         .boundary(format!("part-{identifier}"))
@@ -37,7 +37,7 @@ pub fn encode(message: &Message) -> Option<Vec<u8>> {
         .raw_header(fixed("X-Auto-Response-Suppress", "All"))
         .multipart(parts)
         .ok()?;
-    Some(built.formatted())
+    String::from_utf8(built.formatted()).ok()
 }
 
 /// Our parser is the stricter one where it matters: what it accepts needs no second opinion.

@@ -7,7 +7,6 @@
 pub mod error;
 pub mod mailbox;
 pub mod mime;
-pub mod sender;
 pub mod template;
 pub mod transport;
 
@@ -15,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Sender;
 use crate::otp::address::EmailAddress;
 use crate::otp::clock::{Clock, UnixMillis};
 use crate::otp::code::{Code, Nonce};
@@ -22,7 +22,6 @@ use crate::otp::keys::KeyRing;
 
 pub use self::error::MailError;
 use self::error::{Cause, Failure, Step};
-use self::sender::Sender;
 use self::template::{Facts, TemplateError, Templates};
 use self::transport::Transport;
 

@@ -236,7 +236,8 @@ fn add(
     Ok(file)
 }
 
-/// Names what is missing; other reasons may quote values, but rendering probes has none to hide.
+/// What is wrong, in words for whoever wrote the template. It may quote values, so a mistake that
+/// only a real mail finds is not told further.
 fn problem(error: &RenderError) -> String {
     match error.reason() {
         handlebars::RenderErrorReason::MissingVariable(Some(name)) => {

@@ -97,11 +97,8 @@ impl BullmqQueue {
     }
 
     async fn add(&self, lent: &Lent, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
-        if self
-            .backlog
-            .is_full(&self.jobs, self.limits.max_waiting)
-            .await?
-        {
+        let most = self.limits.max_waiting;
+        if !self.backlog.reserve(&self.jobs, most).await? {
             return Err(EnqueueError::Full);
         }
         let options = JobOptions {
@@ -112,17 +109,21 @@ impl BullmqQueue {
             .add(NAME, data.to_json())
             .options(options)
             .await?;
-        self.backlog.add();
         Ok(())
     }
 
-    async fn start_workers(&self, handler: Handler) -> Result<Workers, QueueError> {
+    async fn start_workers(
+        &self,
+        handler: Handler,
+        stop: CancellationToken,
+    ) -> Result<Workers, QueueError> {
         let processor = Processor {
             jobs: self.jobs.clone(),
             attempts: Attempts::new(self.limits.attempt_deadline, &self.sources),
             handler,
             limits: self.limits,
             telemetry: Arc::clone(&self.sources.telemetry),
+            stop,
         };
         let mut workers = Workers::new();
         let shares = crate_options::concurrencies(&self.target, self.limits.concurrency);
@@ -187,7 +188,7 @@ impl JobQueue for BullmqQueue {
 
     async fn work(&self, handler: Handler, stop: CancellationToken) -> Result<(), QueueError> {
         let telemetry = &self.sources.telemetry;
-        let workers = self.start_workers(handler).await?;
+        let workers = self.start_workers(handler, stop.clone()).await?;
         let mut drains = JoinSet::new();
         for worker in workers.iter() {
             drains.spawn(drain(Arc::clone(worker), Arc::clone(telemetry)));

@@ -9,8 +9,9 @@ mod templates;
 use std::sync::Arc;
 use std::time::Duration;
 
+use otpost::config::Sender;
 use otpost::mailer::error::MailError;
-use otpost::mailer::sender::Sender;
+
 use otpost::mailer::template::Templates;
 use otpost::mailer::transport::smtp::{Deadlines, Security, Settings, Smtp};
 use otpost::mailer::{Letterhead, Mailer, MessageId, OtpMail};

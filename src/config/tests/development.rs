@@ -46,7 +46,10 @@ fn the_flag_wins_over_a_configured_mail_server() {
     let settings = load(&with_development_flag(&configured)).unwrap().settings;
     assert!(settings.development);
     assert_eq!(settings.mail.transport, Transport::Mailbox);
-    assert_eq!(settings.mail.from.address, "no-reply@example.com");
+    assert_eq!(
+        settings.mail.from.address.recipient(),
+        "no-reply@example.com"
+    );
 }
 
 #[test]

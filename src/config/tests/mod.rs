@@ -215,7 +215,10 @@ fn what_is_understood_is_typed() {
         (3, 50)
     );
     assert_eq!(settings.mail.smtp.url.unwrap().host, "mail.example.com");
-    assert_eq!(settings.mail.from.address, "no-reply@example.com");
+    assert_eq!(
+        settings.mail.from.address.recipient(),
+        "no-reply@example.com"
+    );
     assert_eq!(settings.keys.master.unwrap().expose()[..3], [0, 1, 2]);
     assert_eq!(settings.keys.previous.len(), 1);
     assert_eq!(settings.log.level, "info,otpost::queue=debug");

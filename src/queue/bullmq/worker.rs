@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use serde_json::Value;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::jobs::{Jobs, requested_at};
 use super::{CALL_DEADLINE, masked};
@@ -40,6 +41,8 @@ pub struct Processor {
     pub limits: QueueLimits,
     /// Whom failures are told.
     pub telemetry: Arc<Telemetry>,
+    /// When it is cancelled no further attempt begins.
+    pub stop: CancellationToken,
 }
 
 /// The crate's workers; they stop when this is dropped, too.
@@ -48,6 +51,10 @@ pub struct Workers(Vec<Arc<Worker>>);
 impl Processor {
     /// Runs one job and tells the crate what to do with it.
     pub async fn process(&self, job: bullmq::Job) -> Result<Value, Error> {
+        if self.stop.is_cancelled() {
+            // The crate has not been told to close yet. It puts such a job back at once.
+            return Err(Error::RateLimited { delay_ms: 0 });
+        }
         let fetched_at = UnixMillis(job.processed_on().unwrap_or_default());
         let spent = SystemClock.now().since(fetched_at);
         if spent + self.limits.attempt_deadline > self.limits.lease {

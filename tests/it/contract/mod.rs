@@ -6,6 +6,7 @@
     reason = "a test may end at the first thing that is not as it should be"
 )]
 
+mod queue;
 mod store;
 mod store_bench;
 mod store_cluster;

@@ -283,7 +283,7 @@ impl Transport for Smtp {
             cause: Cause::Protocol,
         }))?;
         let letter = Letter {
-            from: mime::wire_address(message.from.address()),
+            from: mime::wire_address(&message.from.address),
             to: mime::wire_address(&message.to),
             data: &data,
         };
@@ -293,6 +293,10 @@ impl Transport for Smtp {
     async fn check(&self) -> Result<(), MailError> {
         let deadline = Deadline::new(self.limits.deadlines);
         let _turn = self.turn(&deadline).await.map_err(Failure::verdict)?;
+        // An idle connection makes room: whoever opens one must not find one.
+        if let Some(idle) = self.take_idle().await {
+            idle.quit().await;
+        }
         let session = Session::open(&self.server, &deadline)
             .await
             .map_err(Failure::verdict)?;

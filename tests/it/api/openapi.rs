@@ -1,0 +1,117 @@
+//! The OpenAPI document: up to date, complete, and with examples that hold.
+
+use otpost::api::openapi::document;
+use serde_json::Value;
+
+use super::Bench;
+
+fn parsed() -> Value {
+    serde_json::from_str(&document()).unwrap()
+}
+
+#[test]
+fn the_committed_document_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+    let committed = std::fs::read_to_string(path).unwrap();
+    assert!(
+        committed == document(),
+        "openapi.json is out of date; write it anew with `cargo run -- openapi > openapi.json`"
+    );
+}
+
+#[tokio::test]
+async fn the_service_hands_out_its_document() {
+    let answer = Bench::new().get("/openapi.json").await;
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.text(), document());
+    assert!(answer.text().ends_with("}\n"));
+}
+
+#[test]
+fn every_status_of_every_endpoint_is_described() {
+    let document = parsed();
+    assert_eq!(document["openapi"], "3.1.0");
+    let post = ["400", "405", "408", "413", "414", "415", "500", "503"];
+    let cases = [
+        ("/otp/generate", "post", [&["202"], &post[..]].concat()),
+        (
+            "/otp/verify",
+            "post",
+            [&["200"], &post[..], &["422"]].concat(),
+        ),
+        (
+            "/otp/requests/{id}",
+            "get",
+            vec!["200", "400", "404", "405", "414", "500", "503"],
+        ),
+    ];
+    for (path, method, mut expected) in cases {
+        expected.sort_unstable();
+        let responses = document["paths"][path][method]["responses"]
+            .as_object()
+            .unwrap();
+        let mut found: Vec<&str> = responses.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{path}");
+    }
+}
+
+#[test]
+fn every_error_is_a_problem_with_an_example_of_its_status() {
+    let document = parsed();
+    let mut examples_seen = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for operation in operations.as_object().unwrap().values() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                if !status.starts_with(['4', '5']) {
+                    continue;
+                }
+                let content = &response["content"]["application/problem+json"];
+                assert_eq!(
+                    content["schema"]["$ref"], "#/components/schemas/Problem",
+                    "{path}"
+                );
+                for (code, example) in content["examples"].as_object().unwrap() {
+                    let example = &example["value"];
+                    assert_eq!(example["status"].to_string(), *status, "{path} {code}");
+                    assert_eq!(example["code"], *code);
+                    assert_eq!(example["message"], example["title"]);
+                    examples_seen += 1;
+                }
+            }
+        }
+    }
+    assert!(examples_seen >= 25, "{examples_seen} examples");
+}
+
+#[test]
+fn requests_are_closed_and_optional_members_are_never_null() {
+    let document = parsed();
+    let schemas = &document["components"]["schemas"];
+    for (name, required) in [
+        ("GenerateRequest", vec!["email"]),
+        ("VerifyRequest", vec!["email", "otp"]),
+    ] {
+        let schema = &schemas[name];
+        assert_eq!(schema["additionalProperties"], false, "{name}");
+        assert_eq!(schema["required"], serde_json::json!(required), "{name}");
+        for (member, description) in schema["properties"].as_object().unwrap() {
+            assert_eq!(description["type"], "string", "{name}.{member}");
+        }
+    }
+    let required = serde_json::json!(["type", "title", "status", "code", "message", "instance"]);
+    assert_eq!(schemas["Problem"]["required"], required);
+    assert!(schemas["Problem"]["properties"].get("parts").is_none());
+}
+
+#[test]
+fn no_answer_has_a_member_for_a_code() {
+    let document = parsed();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        if name.ends_with("Request") {
+            continue;
+        }
+        let has_code = schema.to_string().contains("\"otp\"");
+        assert!(!has_code, "{name}");
+    }
+}
