@@ -92,6 +92,7 @@ test('Bull Board lists a waiting and a failed job, and its retry has the mail se
   assert.equal(job.id, requested.id);
   assert.ok(job.failedReason, 'the board shows why it failed');
   assert.equal(otpost.mails.accepted.length, 0);
+  assert.equal((await api.request(requested.id)).body.state, 'failed');
 
   otpost.mails.onRecipient = () => {};
   await board.retry(requested.id);

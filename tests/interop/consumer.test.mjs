@@ -47,5 +47,5 @@ test("a job of the API that fails in Node's worker is kept for a day", async (t)
   assert.equal(failedReason, 'no such person');
   const job = await queue.getJob(body.id);
   assert.deepEqual(job.opts.removeOnFail, { age: 24 * 60 * 60, count: 10_000 });
-  assert.equal((await api.request(body.id)).body.status, 'failed');
+  assert.equal((await api.request(body.id)).body.state, 'failed');
 });

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { install } from './support/otpost.mjs';
-import { withResolvers, within } from './support/stage.mjs';
+import { until, withResolvers, within } from './support/stage.mjs';
 
 test('an address is proven through one API and two workers', async (t) => {
   const otpost = await install(t);
@@ -25,6 +25,9 @@ test('an address is proven through one API and two workers', async (t) => {
   assert.equal(mail.html.split(mail.code).length, 2, 'the HTML holds the code once');
   assert.equal(mail.headers.get('auto-submitted'), 'auto-generated');
   assert.ok(mail.subject.length > 0 && !mail.subject.includes(mail.code));
+
+  const isSent = async () => (await api.request(requested.body.id)).body.state === 'sent';
+  await until('the request is known as sent', isSent);
 
   const first = await api.verify({ email, otp: mail.code });
   assert.equal(first.status, 200);
