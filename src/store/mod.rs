@@ -36,7 +36,8 @@ pub trait OtpStore: Send + Sync {
     /// Decides whether a code is right; makes exactly one durable write, whatever the answer.
     async fn verify(&self, request: &VerifyRequest) -> Result<Verdict, StoreError>;
 
-    /// Notes how a request ended, for a day. The first ending stands.
+    /// Notes how a request ended, for a day. The first ending stands, but for a mail that is sent
+    /// after all, when an operator had a failed job run again.
     async fn finish(&self, id: &str, ending: Ending) -> Result<(), StoreError>;
 
     /// How a request ended, if it did within the last day.

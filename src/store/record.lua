@@ -8,10 +8,11 @@
 --   success   a map: at, ends; absent if there was none within the last lifetime
 -- Instants are milliseconds since 1970 (UTC). Members that are not known here are kept, so a later
 -- version may add some; only what changes the meaning of these needs another version byte.
--- Instants decide; the TTL of a key only collects garbage, hence its margin.
+-- Instants decide; the TTL of a key only collects garbage.
 
 local VERSION = '\1'
-local TTL_MARGIN_MS = 60000
+-- A record that says nothing is written, too, and Redis takes no TTL of 0.
+local SHORTEST_TTL_MS = 10000
 
 -- The server's own time, unless a test sets it.
 local function clock(injected)
@@ -70,5 +71,5 @@ local function save_record(key, now, record)
   for _, code in ipairs(record.codes) do
     ends = math.max(ends, code.ends)
   end
-  save(key, record, ends - now + TTL_MARGIN_MS)
+  save(key, record, math.max(ends - now, SHORTEST_TTL_MS))
 end

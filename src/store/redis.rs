@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
 
 use super::{
-    AttestError, Cause, Ending, IssueRequest, Issued, KEY_MEMORY, OtpStore, REQUEST_MEMORY,
-    StoreError, Verdict, VerifyRequest,
+    AttestError, Cause, EndState, Ending, IssueRequest, Issued, KEY_MEMORY, OtpStore,
+    REQUEST_MEMORY, StoreError, Verdict, VerifyRequest,
 };
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::clock::{Clock, UnixMillis, millis};
@@ -159,7 +159,10 @@ impl OtpStore for RedisStore {
         serde_json::to_writer(&mut value, &ending)
             .map_err(|error| StoreError::Unreadable(error.to_string()))?;
         let mut command = redis::cmd("SET");
-        command.arg(request_key(id)).arg(value).arg("NX");
+        command.arg(request_key(id)).arg(value);
+        if ending.state != EndState::Sent {
+            command.arg("NX");
+        }
         command.arg("PX").arg(millis(REQUEST_MEMORY));
         self.link.query::<Value>(&command).await?;
         Ok(())

@@ -106,7 +106,7 @@ impl OtpStore for SqliteStore {
                  ON CONFLICT (id) DO UPDATE SET
                      state = excluded.state, requested_at = excluded.requested_at,
                      ended_at = excluded.ended_at, forget_at = excluded.forget_at
-                 WHERE state IS NULL",
+                 WHERE state IS NULL OR excluded.state = 'sent'",
             )?
             .execute(params![
                 id,

@@ -100,6 +100,7 @@ test('Bull Board lists a waiting and a failed job, and its retry has the mail se
   assert.equal((await api.verify({ email, otp: mail.code })).status, 200);
   await events.first('completed', requested.id);
   assert.equal((await board.show('failed')).counts.failed, 0);
+  assert.equal((await api.request(requested.id)).body.state, 'sent');
 });
 
 test('Bull Board lists completed jobs when they are kept', async (t) => {

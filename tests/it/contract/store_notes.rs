@@ -47,16 +47,22 @@ async fn it_is_known_how_a_request_ended(
 
 #[rstest]
 #[tokio::test]
-async fn the_first_ending_of_a_request_stands(#[values(Sqlite, Redis)] backend: Backend) {
+async fn the_first_ending_of_a_request_stands_unless_its_mail_is_sent_after_all(
+    #[values(Sqlite, Redis)] backend: Backend,
+) {
     let bench = Bench::open(backend).await;
     let store = bench.store().await;
-    let first = ending(EndState::Sent);
-    store.finish("request", first).await.unwrap();
-    store
-        .finish("request", ending(EndState::Expired))
-        .await
-        .unwrap();
-    assert_eq!(store.ending("request").await.unwrap(), Some(first));
+    let [refused, late, sent] =
+        [EndState::Undeliverable, EndState::Expired, EndState::Sent].map(ending);
+    for (next, expected) in [
+        (refused, refused),
+        (late, refused),
+        (sent, sent),
+        (late, sent),
+    ] {
+        store.finish("request", next).await.unwrap();
+        assert_eq!(store.ending("request").await.unwrap(), Some(expected));
+    }
 }
 
 #[tokio::test]
