@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{self, Api, dev::Development, ops::Operations, server};
-use crate::config::{Config, Role, Settings};
+use crate::config::{Config, Durability, Role, Settings};
 use crate::mailer::{MessageId, OtpMail};
 use crate::otp::address::{ChallengeId, EmailAddress};
 use crate::otp::clock::SystemClock;
@@ -24,7 +24,6 @@ use crate::otp::keys::KeyRing;
 use crate::processor::Processor;
 use crate::queue::Handler;
 use crate::shutdown::Shutdown;
-use crate::store::OtpStore;
 use crate::telemetry::Telemetry;
 use parts::{Backend, Post, Way};
 
@@ -35,80 +34,216 @@ const ATTEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Serves until SIGTERM or Ctrl-C.
 pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
-    let settings = &config.settings;
-    let shutdown = Shutdown::default();
-    let telemetry = Arc::new(Telemetry::default());
-    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-    let keys = Arc::new(keys::ring(settings, &*entropy)?);
-    let backend = parts::backend(settings, &entropy, &telemetry).await?;
-    backend.store.attest(&keys.marks()).await?;
-    let post = if role.mails() {
-        Some(parts::post(settings)?)
-    } else {
-        None
-    };
-
+    refuse_promises_that_nobody_keeps(&config.settings)?;
+    let process = Process::assemble(config.settings, role).await?;
+    let settings = &process.settings;
     if role.answers() {
-        let api = Api {
-            store: backend.store.clone(),
-            queue: backend.queue.clone(),
-            keys: keys.clone(),
-            policy: parts::policy(settings),
-            resend_in: settings.limits.address.cooldown,
-            entropy: entropy.clone(),
-            telemetry: telemetry.clone(),
-            public_url: settings.http.public_url.clone(),
-            development: post.as_ref().and_then(development),
-        };
-        listen(
-            settings.http.listen,
-            "http.listen",
-            api::router(api),
-            &telemetry,
-            &shutdown,
-        )
-        .await?;
+        let router = api::router(process.api());
+        process
+            .listen(settings.http.listen, "http.listen", router)
+            .await?;
     }
     // The last listener to open, since it tells that the process is ready.
-    let operations = Operations {
-        store: backend.store.clone(),
-        queue: backend.queue.clone(),
-        telemetry: telemetry.clone(),
-        entropy: entropy.clone(),
-        draining: shutdown.token(),
-    };
-    listen(
-        settings.ops.listen,
-        "ops.listen",
-        api::ops::router(operations),
-        &telemetry,
-        &shutdown,
-    )
-    .await?;
-    shutdown.spawn(keep_attested(
-        backend.store.clone(),
-        keys.clone(),
-        telemetry.clone(),
-        shutdown.clone(),
-    ));
-    if let Some(post) = &post {
-        let processor = Processor {
-            store: backend.store.clone(),
-            mailer: post.mailer.clone(),
-            keys,
-            policy: parts::policy(settings),
-            entropy,
-            clock: Arc::new(SystemClock),
-            telemetry: telemetry.clone(),
-        };
-        work(&backend, Arc::new(processor), &telemetry, &shutdown);
-        if let Way::Smtp(smtp) = &post.way {
-            let (smtp, stop) = (smtp.clone(), shutdown.token());
-            shutdown.spawn(async move { smtp.keep_tidy(&stop).await });
+    let router = api::ops::router(process.operations());
+    process
+        .listen(settings.ops.listen, "ops.listen", router)
+        .await?;
+    process.keep_attested();
+    if let Some(post) = &process.post {
+        process.work(post);
+    }
+    process.greet();
+    run_until_stopped(&process.shutdown).await
+}
+
+/// A setting that protects must not be taken for granted by whoever sets it.
+fn refuse_promises_that_nobody_keeps(settings: &Settings) -> anyhow::Result<()> {
+    let http = &settings.http;
+    for (name, is_set) in [
+        ("http.trusted_proxies", !http.trusted_proxies.is_empty()),
+        ("http.cors_origins", !http.cors_origins.is_empty()),
+        ("http.api_keys", !http.api_keys.is_empty()),
+        (
+            "store.durability",
+            settings.store.durability == Durability::Strict,
+        ),
+    ] {
+        if is_set {
+            bail!("`{name}` is not supported by this version yet; leave it at its default");
         }
     }
-    greet(settings, role, &backend);
-    run_until_stopped(&shutdown).await
+    Ok(())
+}
+
+/// The parts of a serving process.
+struct Process {
+    settings: Settings,
+    role: Role,
+    keys: Arc<KeyRing>,
+    backend: Backend,
+    /// Only where mails are sent.
+    post: Option<Post>,
+    entropy: Arc<dyn Entropy>,
+    telemetry: Arc<Telemetry>,
+    shutdown: Shutdown,
+}
+
+impl Process {
+    async fn assemble(settings: Settings, role: Role) -> anyhow::Result<Self> {
+        let telemetry = Arc::new(Telemetry::default());
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let keys = Arc::new(keys::ring(&settings, &*entropy)?);
+        let backend = parts::backend(&settings, &entropy, &telemetry).await?;
+        backend.store.attest(&keys.marks()).await?;
+        let post = if role.mails() {
+            Some(parts::post(&settings)?)
+        } else {
+            None
+        };
+        let shutdown = Shutdown::default();
+        Ok(Self {
+            settings,
+            role,
+            keys,
+            backend,
+            post,
+            entropy,
+            telemetry,
+            shutdown,
+        })
+    }
+
+    fn api(&self) -> Api {
+        Api {
+            store: self.backend.store.clone(),
+            queue: self.backend.queue.clone(),
+            keys: self.keys.clone(),
+            policy: parts::policy(&self.settings),
+            resend_in: self.settings.limits.address.cooldown,
+            entropy: self.entropy.clone(),
+            telemetry: self.telemetry.clone(),
+            public_url: self.settings.http.public_url.clone(),
+            development: self.development(),
+        }
+    }
+
+    fn development(&self) -> Option<Development> {
+        let Way::Mailbox(mailbox) = &self.post.as_ref()?.way else {
+            return None;
+        };
+        let mailbox = mailbox.clone();
+        Some(Development {
+            messages: Arc::new(move || json!(mailbox.messages())),
+        })
+    }
+
+    fn operations(&self) -> Operations {
+        Operations {
+            store: self.backend.store.clone(),
+            queue: self.backend.queue.clone(),
+            telemetry: self.telemetry.clone(),
+            entropy: self.entropy.clone(),
+            draining: self.shutdown.token(),
+        }
+    }
+
+    fn processor(&self, post: &Post) -> Processor {
+        Processor {
+            store: self.backend.store.clone(),
+            mailer: post.mailer.clone(),
+            keys: self.keys.clone(),
+            policy: parts::policy(&self.settings),
+            entropy: self.entropy.clone(),
+            clock: Arc::new(SystemClock),
+            telemetry: self.telemetry.clone(),
+        }
+    }
+
+    async fn listen(
+        &self,
+        address: SocketAddr,
+        setting: &str,
+        router: api::Router,
+    ) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("can't listen on {address}; change `{setting}`"))?;
+        let (telemetry, stop) = (self.telemetry.clone(), self.shutdown.token());
+        let served = server::serve(listener, router, server::Limits::default(), telemetry, stop);
+        self.shutdown.spawn(served);
+        Ok(())
+    }
+
+    /// A worker that can't go on brings the process down, so that whoever supervises it notices.
+    fn work(&self, post: &Post) {
+        let processor = Arc::new(self.processor(post));
+        let handler: Handler = Arc::new(move |job| {
+            let processor = processor.clone();
+            Box::pin(async move { processor.process(job).await })
+        });
+        let queue = self.backend.queue.clone();
+        let (telemetry, shutdown) = (self.telemetry.clone(), self.shutdown.clone());
+        self.shutdown.spawn(async move {
+            if let Err(error) = queue.work(handler, shutdown.token()).await {
+                telemetry.part_failed("worker", &error);
+                shutdown.fail();
+            }
+        });
+        if let Way::Smtp(smtp) = &post.way {
+            let (smtp, stop) = (smtp.clone(), self.shutdown.token());
+            self.shutdown
+                .spawn(async move { smtp.keep_tidy(&stop).await });
+        }
+    }
+
+    fn keep_attested(&self) {
+        let (store, marks) = (self.backend.store.clone(), self.keys.marks());
+        let (telemetry, stop) = (self.telemetry.clone(), self.shutdown.token());
+        self.shutdown.spawn(async move {
+            while tokio::time::timeout(ATTEST_INTERVAL, stop.cancelled())
+                .await
+                .is_err()
+            {
+                if let Err(error) = store.attest(&marks).await {
+                    telemetry.part_failed("store", &error);
+                }
+            }
+        });
+    }
+
+    /// What a person who started the process wants to know. It goes to standard error, so that
+    /// standard output holds nothing but the log. A closed pipe is the reader's business.
+    fn greet(&self) {
+        let settings = &self.settings;
+        let (version, role) = (env!("CARGO_PKG_VERSION"), self.role.as_str());
+        let mut lines = vec![format!(
+            "otpost {version}, role {role}, on {}",
+            settings.store.url
+        )];
+        if self.role.answers() {
+            lines.push(format!("  API         http://{}", settings.http.listen));
+        }
+        lines.push(format!(
+            "  operations  http://{}/readyz, /metrics",
+            settings.ops.listen
+        ));
+        if let (Some(url), Some(_)) = (&settings.mail.smtp.url, &self.post) {
+            lines.push(format!("  mail server {url}"));
+        }
+        if settings.development {
+            lines.push(format!(
+                "  mailbox     http://{}/dev/mailbox",
+                settings.http.listen
+            ));
+            lines.push(
+                "  Development mode: mails stay in memory, to be read at the mailbox.".into(),
+            );
+            lines.push("  `mail.smtp.url` and `mail.from` end it.".into());
+        } else if self.role.answers() {
+            lines.push("  No limits are enforced yet: keep strangers away from the API.".into());
+        }
+        let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+    }
 }
 
 /// Sends a sample mail whose code belongs to nothing.
@@ -150,109 +285,6 @@ pub async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
     api::health::ask_ready(settings.ops.listen)
         .await
         .context("not ready")
-}
-
-async fn listen(
-    address: SocketAddr,
-    setting: &str,
-    router: api::Router,
-    telemetry: &Arc<Telemetry>,
-    shutdown: &Shutdown,
-) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("can't listen on {address}; change `{setting}`"))?;
-    let limits = server::Limits::default();
-    shutdown.spawn(server::serve(
-        listener,
-        router,
-        limits,
-        telemetry.clone(),
-        shutdown.token(),
-    ));
-    Ok(())
-}
-
-fn development(post: &Post) -> Option<Development> {
-    let Way::Mailbox(mailbox) = &post.way else {
-        return None;
-    };
-    let mailbox = mailbox.clone();
-    Some(Development {
-        messages: Arc::new(move || json!(mailbox.messages())),
-    })
-}
-
-/// A worker that can't go on brings the process down, so that whoever supervises it notices.
-fn work(
-    backend: &Backend,
-    processor: Arc<Processor>,
-    telemetry: &Arc<Telemetry>,
-    shutdown: &Shutdown,
-) {
-    let queue = backend.queue.clone();
-    let handler: Handler = Arc::new(move |job| {
-        let processor = processor.clone();
-        Box::pin(async move { processor.process(job).await })
-    });
-    let (telemetry, stop) = (telemetry.clone(), shutdown.clone());
-    shutdown.spawn(async move {
-        if let Err(error) = queue.work(handler, stop.token()).await {
-            telemetry.part_failed("worker", &error);
-            stop.fail();
-        }
-    });
-}
-
-async fn keep_attested(
-    store: Arc<dyn OtpStore>,
-    keys: Arc<KeyRing>,
-    telemetry: Arc<Telemetry>,
-    shutdown: Shutdown,
-) {
-    let stop = shutdown.token();
-    while tokio::time::timeout(ATTEST_INTERVAL, stop.cancelled())
-        .await
-        .is_err()
-    {
-        if let Err(error) = store.attest(&keys.marks()).await {
-            telemetry.part_failed("store", &error);
-        }
-    }
-}
-
-/// What a person who started the process wants to know. It goes to standard error, so that
-/// standard output holds nothing but the log. A closed pipe is the reader's business.
-fn greet(settings: &Settings, role: Role, backend: &Backend) {
-    let version = env!("CARGO_PKG_VERSION");
-    let mut lines = vec![format!(
-        "otpost {version}, role {}, on {}",
-        role.as_str(),
-        backend.described
-    )];
-    if role.answers() {
-        lines.push(format!("  API         http://{}", settings.http.listen));
-    }
-    lines.push(format!(
-        "  operations  http://{}/readyz, /metrics",
-        settings.ops.listen
-    ));
-    if settings.development {
-        lines.push(format!(
-            "  mailbox     http://{}/dev/mailbox",
-            settings.http.listen
-        ));
-        lines.push(
-            "  Development mode: mails stay in memory. `mail.smtp.url` and `mail.from` end it."
-                .to_owned(),
-        );
-    } else if role.answers() {
-        lines.push("  Whoever reaches the API may use it; keep it away from strangers.".to_owned());
-    }
-    if let (Some(url), true) = (&settings.mail.smtp.url, role.mails()) {
-        lines.push(format!("  mail server {url}"));
-    }
-    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
 }
 
 async fn run_until_stopped(shutdown: &Shutdown) -> anyhow::Result<()> {

@@ -40,8 +40,6 @@ pub struct Backend {
     pub store: Arc<dyn OtpStore>,
     /// Keeps and runs the jobs.
     pub queue: Arc<dyn JobQueue>,
-    /// What they are, for people; without credentials.
-    pub described: String,
 }
 
 /// The way of the mails.
@@ -85,7 +83,6 @@ pub async fn backend(
         entropy: entropy.clone(),
         telemetry: telemetry.clone(),
     };
-    let described = settings.store.url.to_string();
     let Some(target) = redis_target(settings) else {
         let StoreUrl::Sqlite(path) = &settings.store.url else {
             unreachable!("no Redis")
@@ -96,7 +93,6 @@ pub async fn backend(
         return Ok(Backend {
             store: Arc::new(store),
             queue: Arc::new(queue),
-            described,
         });
     };
     let link = RedisLink::connect(&target, redis_link::DEADLINE).await?;
@@ -108,7 +104,6 @@ pub async fn backend(
     Ok(Backend {
         store: Arc::new(store),
         queue: Arc::new(queue),
-        described,
     })
 }
 
@@ -158,7 +153,7 @@ fn redis_target(settings: &Settings) -> Option<RedisTarget> {
     };
     let encryption = match &settings.store.ca_file {
         Some(path) => Encryption::Authority(path.clone()),
-        None if settings.store.url.uses_tls() => Encryption::System,
+        None if settings.store.url.uses_tls() => Encryption::Public,
         None => Encryption::None,
     };
     Some(RedisTarget {

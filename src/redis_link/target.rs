@@ -53,8 +53,8 @@ pub struct RedisNode {
 pub enum Encryption {
     /// Plain text.
     None,
-    /// TLS with the authorities of the operating system.
-    System,
+    /// TLS with the public authorities that Mozilla trusts, which the client brings along.
+    Public,
     /// TLS with the authorities in this PEM file only.
     Authority(PathBuf),
 }
@@ -64,7 +64,7 @@ impl RedisTarget {
     pub fn urls(&self) -> Vec<String> {
         let scheme = match self.encryption {
             Encryption::None => "redis",
-            Encryption::System | Encryption::Authority(_) => "rediss",
+            Encryption::Public | Encryption::Authority(_) => "rediss",
         };
         match &self.servers {
             RedisServers::Single { node, database } => {
@@ -80,7 +80,7 @@ impl RedisTarget {
     /// The authorities in PEM form, if the system's are not to be used.
     pub fn authorities(&self) -> Result<Option<Vec<u8>>, ConnectError> {
         match &self.encryption {
-            Encryption::None | Encryption::System => Ok(None),
+            Encryption::None | Encryption::Public => Ok(None),
             Encryption::Authority(path) => match std::fs::read(path) {
                 Ok(pem) => Ok(Some(pem)),
                 Err(source) => Err(ConnectError::Authority {
@@ -107,7 +107,7 @@ impl RedisTarget {
     ) -> Result<ConnectionInfo, RedisError> {
         let address = match self.encryption {
             Encryption::None => ConnectionAddr::Tcp(node.host.clone(), node.port),
-            Encryption::System | Encryption::Authority(_) => ConnectionAddr::TcpTls {
+            Encryption::Public | Encryption::Authority(_) => ConnectionAddr::TcpTls {
                 host: node.host.clone(),
                 port: node.port,
                 insecure: false,
@@ -175,7 +175,7 @@ mod tests {
             },
             user: Some("app".to_owned()),
             password: Some("hidden".into()),
-            encryption: Encryption::System,
+            encryption: Encryption::Public,
         };
         assert_eq!(target.urls(), ["rediss://[::1]:6380/3"]);
         assert!(!format!("{target:?}").contains("hidden"));

@@ -1,11 +1,6 @@
 //! The HTTP side alone: the router with a store and a queue that do what the test says, and the
 //! server on real sockets.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what fails here is a failed test, in helpers as well"
-)]
-
 mod endpoints;
 mod methods;
 mod body;

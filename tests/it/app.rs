@@ -1,10 +1,5 @@
 //! The whole flow on the built program.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may end at the first thing that is wrong"
-)]
-
 use futures::future::join_all;
 use reqwest::StatusCode;
 use rstest::rstest;

@@ -1,10 +1,5 @@
 //! The command line of the built program.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may end at the first thing that is wrong"
-)]
-
 use std::process::Output;
 
 use crate::support::process::Setup;
@@ -167,4 +162,19 @@ async fn a_database_without_its_keys_and_one_in_use_are_refused() {
         "{}",
         said(&keyless)
     );
+}
+
+#[tokio::test]
+async fn settings_that_protect_and_have_no_effect_yet_are_refused() {
+    for (name, value) in [
+        ("http.trusted_proxies", "10.0.0.1"),
+        ("http.cors_origins", "https://app.example.com"),
+        ("http.api_keys", "abc"),
+        ("store.durability", "strict"),
+    ] {
+        let setup = Setup::mailing_to("smtp://127.0.0.1").with(name, value);
+        let output = setup.run(&["serve"]).await;
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(said(&output).contains(name), "{}", said(&output));
+    }
 }

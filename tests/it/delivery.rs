@@ -1,11 +1,5 @@
 //! What becomes of a job: the processor with a real store and a transport that a test directs.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may end at the first thing that is wrong"
-)]
-
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,6 +1,12 @@
 //! The integration tests: otpost as a library and as a built binary, with real Redis servers and
 //! real SMTP dialogues.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may end at the first thing that is not as it should be"
+)]
+
 mod api;
 mod app;
 mod command_line;

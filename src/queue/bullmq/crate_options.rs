@@ -160,7 +160,7 @@ mod tests {
         let plain = connection(&target("::1")).unwrap();
         assert_eq!(plain.effective_url(), "redis://app:p%40ss@[::1]:6380/2");
         let encrypted = RedisTarget {
-            encryption: Encryption::System,
+            encryption: Encryption::Public,
             ..target("redis.example")
         };
         let encrypted = connection(&encrypted).unwrap();

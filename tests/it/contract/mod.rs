@@ -1,11 +1,5 @@
 //! The contracts that every backend keeps, each run in full on every backend.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may end at the first thing that is not as it should be"
-)]
-
 mod queue;
 mod store;
 mod store_bench;

@@ -218,7 +218,7 @@ async fn tls_proves_the_server_by_a_private_authority_and_its_name(
         }
         Err(error) => assert!(!proved, "{error}"),
     }
-    target.encryption = Encryption::System;
+    target.encryption = Encryption::Public;
     refusal(&target).await;
 }
 

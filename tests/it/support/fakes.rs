@@ -1,12 +1,6 @@
 //! A store and a queue that do what a test tells them, for tests of the HTTP side alone. Whatever
 //! shows the whole flow runs on the real backends.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "what fails here is a failed test; one of the moods is to panic"
-)]
-
 use std::future::pending;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
