@@ -7,12 +7,14 @@ run:
 # Installs what the tests need, then runs them all.
 test: install
 	cargo test --locked
+	cargo test --locked --manifest-path bench/load/Cargo.toml
 	cargo build --locked && npm --prefix tests/interop test
 
 # What a change must pass besides its tests.
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --manifest-path bench/load/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 fmt:

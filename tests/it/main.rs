@@ -12,5 +12,6 @@ mod app;
 mod command_line;
 mod contract;
 mod delivery;
+mod group_commit;
 mod smtp;
 mod support;
