@@ -18,10 +18,8 @@ use otpost::store::sqlite::SqliteStore;
 use otpost::telemetry::Telemetry;
 use tower::ServiceExt;
 
-#[tokio::test]
-async fn sixty_four_generates_at_once_make_fewer_than_16_commits() {
-    let folder = tempfile::tempdir().unwrap();
-    let sqlite = Sqlite::open(&folder.path().join("test.db")).unwrap();
+/// The API on the embedded backend, without a worker, and its queue.
+async fn api_on(sqlite: &Sqlite) -> (api::Router, Arc<SqliteQueue>) {
     let policy = Policy {
         digits: 6,
         lifetime: Duration::from_secs(600),
@@ -59,6 +57,14 @@ async fn sixty_four_generates_at_once_make_fewer_than_16_commits() {
         public_url: String::new(),
         development: None,
     });
+    (router, queue)
+}
+
+#[tokio::test]
+async fn sixty_four_generates_at_once_make_fewer_than_16_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(&folder.path().join("test.db")).unwrap();
+    let (router, queue) = api_on(&sqlite).await;
     let generate = |number: usize| {
         let body = format!("{{\"email\":\"person{number}@example.org\"}}");
         let request = Request::post("/otp/generate").header(CONTENT_TYPE, "application/json");
