@@ -10,6 +10,7 @@ pub mod requests;
 pub mod problem;
 pub mod body;
 pub mod exchange;
+pub mod framing;
 pub mod server;
 pub mod ops;
 pub mod health;

@@ -31,7 +31,9 @@ async fn the_service_hands_out_its_document() {
 fn every_status_of_every_endpoint_is_described() {
     let document = parsed();
     assert_eq!(document["openapi"], "3.1.0");
-    let post = ["400", "405", "408", "413", "414", "415", "500", "503"];
+    let post = [
+        "400", "405", "408", "413", "414", "415", "431", "500", "503",
+    ];
     let cases = [
         ("/otp/generate", "post", [&["202"], &post[..]].concat()),
         (
@@ -42,7 +44,7 @@ fn every_status_of_every_endpoint_is_described() {
         (
             "/otp/requests/{id}",
             "get",
-            vec!["200", "400", "404", "405", "414", "500", "503"],
+            vec!["200", "400", "404", "405", "414", "431", "500", "503"],
         ),
     ];
     for (path, method, mut expected) in cases {
