@@ -9,6 +9,7 @@ import argparse
 import http.client
 import json
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ MODES = [
     # The answer is written into the system's buffers at once; then the connection idles for 30 s.
     Mode("X", 15.0 + 30.0, "/openapi.json", ["-X", "-w", "8", "-y", "16", "-n", "2", "-z", "8", "-k", "3"]),
     # Ranges are not served; the connection idles for 30 s.
-    Mode("R", 30.0, "/openapi.json", ["-R", "-a", "5", "-b", "2000", "-t", "GET"]),
+    Mode("R", 30.0, "/openapi.json", ["-R", "-a", "5", "-b", "2000"]),
 ]
 
 
@@ -133,6 +134,29 @@ def keep_up(mode: Mode, otpost: Otpost, options: argparse.Namespace, figures: Fi
             stdout=subprocess.DEVNULL,
             check=True,
         )
+        if mode.name == "R":
+            ask_for_ranges(mode, otpost, options)
+
+
+def ask_for_ranges(mode: Mode, otpost: Otpost, options: argparse.Namespace) -> None:
+    """The attack with ranges by hand: the tool itself asks to close and gives up once it is answered
+    and closed, after a few connections. Ends when the server has closed them all."""
+    ranges = ",".join(f"5-{end}" for end in range(6, 2000))
+    head = f"GET {mode.path} HTTP/1.1\r\nHost: localhost\r\nRange: bytes={ranges}\r\n\r\n".encode()
+    clients = []
+    for _ in range(options.connections):
+        client = socket.create_connection(("127.0.0.1", otpost.port), timeout=mode.longest * 2)
+        client.sendall(head)
+        clients.append(client)
+        # As fast as the tool opens its own.
+        time.sleep(2 / options.connections)
+    for client in clients:
+        with client:
+            answer = client.recv(64)
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise SystemExit(f"ranges were answered with {answer!r}")
+            while client.recv(65536):
+                pass
 
 
 def watch(otpost: Otpost, figures: Figures, ended: threading.Event) -> None:
