@@ -60,11 +60,7 @@ impl Processor {
         let data = match JobData::parse(&job.data, &self.keys) {
             Ok(data) => data,
             Err(JobError::Newer) => return self.leave_to_a_newer_worker(&job).await,
-            Err(error) => {
-                return Outcome::Fail {
-                    reason: error.to_string(),
-                };
-            }
+            Err(error) => return fail(error.to_string()),
         };
         if job.attempt > 1 && self.is_sent(&job).await {
             return Outcome::Done;
@@ -82,9 +78,7 @@ impl Processor {
             Issued::TooOld => {
                 self.finish(&job, &data.email.masked(), EndState::Expired)
                     .await;
-                Outcome::Fail {
-                    reason: "expired: the job is older than a code lives".to_owned(),
-                }
+                fail("expired: the job is older than a code lives".to_owned())
             }
             Issued::Live {
                 nonce,
@@ -217,4 +211,8 @@ fn retry(error: &dyn std::error::Error) -> Outcome {
     Outcome::Retry {
         reason: error.to_string(),
     }
+}
+
+fn fail(reason: String) -> Outcome {
+    Outcome::Fail { reason }
 }
