@@ -9,7 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bench::{Backend, Bench, Work, add, data, deciding, id, phase, within};
+use super::bench::{Backend, Bench, Work, add, asking, data, deciding, id, phase, reaches, within};
+
+/// Long enough for the crate's own attempts to connect to become rare.
+const LONG_OUTAGE: Duration = Duration::from_secs(8);
 
 /// Adds jobs one after the other until told to stop, and tells which were accepted.
 async fn add_all_the_time(
@@ -119,4 +122,47 @@ async fn without_redis_an_enqueue_is_refused_within_its_deadline() {
         back.elapsed()
     );
     assert_eq!(phase(&queue, &before).await, Some(Phase::Waiting));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_long_outage_jobs_are_taken_and_run_at_once() {
+    let mut bench = Bench::new(Backend::Bullmq).await;
+    // Each of the two workers runs one of the two jobs, since each can run but one.
+    bench.limits.concurrency = 1;
+    let (worked, started, idle) = (bench.open().await, bench.open().await, bench.open().await);
+    let (handler, mut attempts) = asking();
+    let before = Work::start(&worked, Arc::clone(&handler));
+    let first = add(&idle).await;
+    attempts.next().await.done();
+    reaches(&idle, &first, None).await;
+
+    bench.server().kill();
+    let meanwhile = Work::start(&started, handler);
+    let answers = async {
+        while worked.ping().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let answered = tokio::time::timeout(LONG_OUTAGE, answers).await;
+    assert!(answered.is_err(), "the server is away");
+    bench.server().restart().await;
+
+    let back = Instant::now();
+    // Nothing was added through this one during the outage, and it has no workers.
+    add(&idle).await;
+    assert!(
+        back.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        back.elapsed()
+    );
+    add(&idle).await;
+    let both = [attempts.next().await, attempts.next().await];
+    assert!(
+        back.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        back.elapsed()
+    );
+    both.map(super::bench::Attempt::done);
+    before.stop().await;
+    meanwhile.stop().await;
 }
