@@ -162,7 +162,9 @@ async fn after_a_long_outage_jobs_are_taken_and_run_at_once() {
         "{:?}",
         back.elapsed()
     );
-    both.map(super::bench::Attempt::done);
+    for attempt in both {
+        attempt.done();
+    }
     before.stop().await;
     meanwhile.stop().await;
 }
