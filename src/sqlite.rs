@@ -144,6 +144,15 @@ impl Sqlite {
         let _ = self.operations.send(boxed);
     }
 
+    /// Answers when a write works: of a file that takes none, reads may work all the same.
+    pub async fn ping(&self) -> Result<(), SqliteError> {
+        let write = |db: &Connection| {
+            db.prepare_cached("UPDATE dummy_write SET number = number + 1")?
+                .execute([])
+        };
+        self.run(write).await.map(drop)
+    }
+
     /// How many commits there were: with it a test shows that operations share them.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
@@ -226,18 +235,26 @@ fn run(
     mut waiting: mpsc::UnboundedReceiver<Operation>,
     commits: &AtomicU64,
 ) {
+    let mut streak = Streak::default();
     let mut group = Vec::with_capacity(LARGEST_GROUP);
     while waiting.blocking_recv_many(&mut group, LARGEST_GROUP) > 0 {
         if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-            tracing::error!(%error, "the embedded database could not begin a transaction");
+            streak.failed("begin a transaction", &error);
             group.clear();
             continue;
         }
+        let written = connection.total_changes();
         let answers = run_all(&mut connection, &mut group);
         let committed = match connection.execute_batch("COMMIT") {
-            Ok(()) => true,
+            Ok(()) => {
+                // A commit of nothing works even on a disk that is full.
+                if connection.total_changes() > written {
+                    streak.worked();
+                }
+                true
+            }
             Err(error) => {
-                tracing::error!(%error, "the embedded database could not commit");
+                streak.failed("commit", &error);
                 let _ = connection.execute_batch("ROLLBACK");
                 false
             }
@@ -247,6 +264,28 @@ fn run(
             // Whoever asked panics alone.
             let _ = catch_unwind(AssertUnwindSafe(|| answer(committed)));
         }
+    }
+}
+
+/// Tells the first of many failures in a row, and the end of them.
+#[derive(Default)]
+struct Streak {
+    is_failing: bool,
+}
+
+impl Streak {
+    fn failed(&mut self, step: &str, error: &rusqlite::Error) {
+        if !self.is_failing {
+            tracing::error!(%error, "the embedded database could not {step}");
+        }
+        self.is_failing = true;
+    }
+
+    fn worked(&mut self) {
+        if self.is_failing {
+            tracing::info!("the embedded database commits again");
+        }
+        self.is_failing = false;
     }
 }
 

@@ -159,3 +159,57 @@ async fn waiting_operations_share_a_commit() {
     );
     assert_eq!(count(&sqlite).await, 100);
 }
+
+#[tokio::test]
+async fn a_ping_is_a_write() {
+    let (_folder, path) = fresh();
+    let sqlite = Sqlite::open(&path).unwrap();
+    sqlite.ping().await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON dummy_write
+             BEGIN SELECT RAISE(ABORT, 'no write works'); END",
+        )
+        .unwrap();
+    assert!(matches!(sqlite.ping().await, Err(SqliteError::Refused(_))));
+    other.execute_batch("DROP TRIGGER refuse").unwrap();
+    sqlite.ping().await.unwrap();
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_streak_of_failures_is_told_once_and_so_is_its_end() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let mut streak = Streak::default();
+        streak.worked();
+        for _ in 0..2 {
+            for _ in 0..100 {
+                streak.failed("commit", &rusqlite::Error::InvalidQuery);
+            }
+            streak.worked();
+            streak.worked();
+        }
+    });
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.matches("could not commit").count(), 2, "{text}");
+    assert_eq!(text.lines().count(), 4, "{text}");
+}

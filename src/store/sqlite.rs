@@ -157,8 +157,7 @@ impl OtpStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.run(|db, _, _| db.prepare_cached("SELECT 1")?.query_row([], |_| Ok(())))
-            .await
+        Ok(self.sqlite.ping().await?)
     }
 }
 
