@@ -226,18 +226,14 @@ async fn outage(jobs: &Jobs) {
 impl JobQueue for BullmqQueue {
     async fn enqueue(&self, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
         let end = Instant::now() + CALL_DEADLINE;
+        // Whatever silences our link has silenced the crate, too, which is longer in coming back.
+        let current = self.producer.current();
+        let call = self.producer.call(&current);
         let reserving = self.backlog.reserve(&self.jobs, self.limits.max_waiting);
-        match tokio::time::timeout_at(end, reserving).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return Err(EnqueueError::Full),
-            gone => {
-                // The crate has lost Redis, too, and would be longer in coming back.
-                self.producer.give_up(&self.producer.current());
-                return match gone {
-                    Ok(Err(error)) => Err(error.into()),
-                    _ => Err(no_answer(CALL_DEADLINE).into()),
-                };
-            }
+        let reserved = tokio::time::timeout_at(end, reserving).await;
+        call.end(matches!(reserved, Ok(Ok(_))));
+        if !reserved.map_err(|_late| no_answer(CALL_DEADLINE))?? {
+            return Err(EnqueueError::Full);
         }
         let soon = end.min(Instant::now() + FIRST_ANSWER);
         match self.add(id, data, soon).await {
