@@ -38,6 +38,9 @@ enum Command {
     Openapi,
     /// Print a fresh pair of keys for the settings.
     Keygen,
+    /// Print a fresh API key for a calling application and, below it, the line for `[http]` in the
+    /// settings of otpost. The key is shown only now.
+    Apikey,
     /// Ask the running process whether it is ready; for container health checks.
     Healthcheck,
 }
@@ -103,6 +106,7 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Keygen => report(app::keygen().map(|keys| say(keys.trim_end()))),
+        Command::Apikey => report(app::apikey().map(|key| say(key.trim_end()))),
         Command::Healthcheck => with_config(path, Role::All, false, |config| {
             Runtime::new()?.block_on(app::healthcheck(&config.settings))?;
             say("ready");

@@ -54,6 +54,8 @@ async fn api_on(sqlite: &Sqlite) -> (api::Router, Arc<SqliteQueue>) {
         resend_in: Duration::from_secs(30),
         entropy: Arc::new(OsEntropy),
         telemetry,
+        gate: api::client::Gate::default(),
+        cors_origins: Vec::new(),
         public_url: String::new(),
         development: None,
     });
