@@ -30,8 +30,6 @@ use crate::telemetry::Telemetry;
 /// How long a claimed job belongs to its worker: longer than any `queue.attempt_deadline`, short
 /// enough that a killed worker's job runs again within 20 s.
 const LEASE: Duration = Duration::from_secs(12);
-/// The mailer ends before the queue's deadline does, so that it can say how it ended.
-const MAIL_MARGIN: Duration = Duration::from_millis(500);
 /// Failed jobs that are kept, whatever their age.
 const KEEP_FAILED_COUNT: u32 = 10_000;
 
@@ -213,16 +211,11 @@ fn smtp(settings: &Settings, url: &SmtpUrl) -> anyhow::Result<Smtp> {
         }),
         _ => None,
     };
-    let whole = settings.queue.attempt_deadline.saturating_sub(MAIL_MARGIN);
     let usual = smtp::Settings::new(security, &url.host, url.port, mail.from.domain());
     Ok(Smtp::new(smtp::Settings {
         credentials,
         connections: mail.smtp.connections,
         ca_file: mail.smtp.ca_file.clone(),
-        deadlines: smtp::Deadlines {
-            whole,
-            ..usual.deadlines
-        },
         ..usual
     })?)
 }

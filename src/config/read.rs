@@ -156,7 +156,7 @@ fn read_queue(reader: &mut Reader<'_>) -> QueueSettings {
         name: reader.parsed("queue.name", parse_key_part),
         prefix: reader.parsed("queue.prefix", parse_key_part),
         concurrency: reader.number("queue.concurrency", 1..=10_000),
-        attempt_deadline: reader.duration("queue.attempt_deadline", "2s", "10s"),
+        attempt_deadline: reader.duration("queue.attempt_deadline", "5s", "10s"),
         max_waiting: reader.number("queue.max_waiting", 1..=100_000_000),
         keep_completed: reader.duration("queue.keep_completed", "0s", "30d"),
         keep_failed: reader.duration("queue.keep_failed", "0s", "30d"),

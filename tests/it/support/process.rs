@@ -85,6 +85,16 @@ impl Setup {
             .unwrap()
     }
 
+    /// Starts a command whose output nobody reads.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self) -> Process {
         self.runs += 1;
@@ -226,15 +236,7 @@ impl Process {
 
     /// Asks the process to end, and returns how it did and all that it wrote.
     pub async fn stop(mut self) -> (ExitStatus, String) {
-        let id = self.child.id().expect("the process runs").to_string();
-        let signalled = Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .await
-            .unwrap();
-        assert!(signalled.success());
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        let status = ended.expect("the process ends").unwrap();
+        let status = terminate(&mut self.child).await;
         let written = self
             .output
             .iter()
@@ -259,4 +261,17 @@ impl Process {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Sends SIGTERM and waits for the end.
+pub async fn terminate(child: &mut Child) -> ExitStatus {
+    let id = child.id().expect("the process runs").to_string();
+    let signalled = Command::new("kill")
+        .args(["-TERM", &id])
+        .status()
+        .await
+        .unwrap();
+    assert!(signalled.success());
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+    ended.expect("the process ends").unwrap()
 }
