@@ -1,5 +1,7 @@
 //! API keys: who gets in, who does not, and what only those who get in are told.
 
+use axum::body::Body;
+use futures::stream::pending;
 use otpost::api::client::Gate;
 use otpost::otp::api_key::ApiKeyHash;
 use otpost::queue::Phase;
@@ -91,6 +93,15 @@ async fn without_a_listed_key_the_answer_is_401_before_the_body_is_read() {
         }
     }
     bench.assert_untouched();
+}
+
+#[tokio::test]
+async fn who_has_no_key_is_not_waited_for() {
+    let never = || Body::from_stream(pending::<Result<&str, std::io::Error>>());
+    for path in ["/otp/generate", "/otp/verify"] {
+        let answer = bench().send("POST", path, &[JSON], never()).await;
+        answer.problem(401, "unauthorized");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use otpost::api::client::{Client, Gate, identify};
@@ -37,7 +38,8 @@ fn asking_for_keys() -> Gate {
 }
 
 async fn ask(gate: Gate, peer: &str, headers: &[(&str, &str)]) -> Answer {
-    let tell = |client: Client| async move {
+    let tell = |client: Client, headers: HeaderMap| async move {
+        assert!(!headers.contains_key("authorization"), "the key stays here");
         let address = client.address.map(|address| address.to_string());
         format!(
             "{} {}",
