@@ -19,6 +19,7 @@ use crate::api::{self, Api, dev::Development, ops::Operations, server};
 use crate::config::{Durability, Role, Settings};
 use crate::mailer::{MessageId, OtpMail};
 use crate::otp::address::{ChallengeId, EmailAddress};
+use crate::otp::api_key::{self, ApiKeyHash};
 use crate::otp::clock::SystemClock;
 use crate::otp::code::{Code, Entropy, Nonce, OsEntropy};
 use crate::otp::keys::KeyRing;
@@ -57,24 +58,8 @@ pub fn check(settings: &Settings, role: Role) -> anyhow::Result<()> {
 
 /// A setting that protects must not be taken for granted by whoever sets it.
 fn refuse_promises_that_nobody_keeps(settings: &Settings) -> anyhow::Result<()> {
-    let http = &settings.http;
-    let set: Vec<&str> = [
-        ("`http.trusted_proxies`", !http.trusted_proxies.is_empty()),
-        ("`http.cors_origins`", !http.cors_origins.is_empty()),
-        ("`http.api_keys`", !http.api_keys.is_empty()),
-        (
-            "`store.durability`",
-            settings.store.durability == Durability::Strict,
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(name, is_set)| is_set.then_some(name))
-    .collect();
-    if !set.is_empty() {
-        bail!(
-            "not supported by this version yet, leave at the default: {}",
-            set.join(", ")
-        );
+    if settings.store.durability == Durability::Strict {
+        bail!("not supported by this version yet, leave at the default: `store.durability`");
     }
     Ok(())
 }
@@ -148,6 +133,8 @@ impl Process {
             resend_in: self.settings.limits.address.cooldown,
             entropy: self.entropy.clone(),
             telemetry: self.telemetry.clone(),
+            gate: parts::gate(&self.settings),
+            cors_origins: self.settings.http.cors_origins.clone(),
             public_url: self.settings.http.public_url.clone(),
             development: self.development(),
         }
@@ -273,6 +260,10 @@ impl Process {
         } else if self.role.answers() {
             lines.push("  No limits are enforced yet: keep strangers away from the API.".into());
         }
+        let is_open = settings.http.api_keys.is_empty() && !settings.development;
+        if self.role.answers() && is_open {
+            lines.push("  No API key is configured: whoever reaches the API may call it.".into());
+        }
         let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
     }
 
@@ -350,6 +341,13 @@ pub fn openapi() -> String {
 /// A fresh pair of keys in the form of the settings file.
 pub fn keygen() -> anyhow::Result<String> {
     Ok(keys::fresh(&OsEntropy)?.to_string())
+}
+
+/// A fresh API key and, below it, the line of `[http]` in the settings file that lists its hash.
+pub fn apikey() -> anyhow::Result<String> {
+    let key = api_key::draw(&OsEntropy)?;
+    let hash = ApiKeyHash::of(key.as_bytes());
+    Ok(format!("{}\napi_keys = [\"{hash}\"]\n", *key))
 }
 
 /// Succeeds when the process whose operations listener is there is ready.

@@ -46,6 +46,9 @@ enum Command {
     Openapi,
     /// Print a fresh pair of keys for the settings.
     Keygen,
+    /// Print a fresh API key for a calling application and, below it, the line for `[http]` in the
+    /// settings of otpost. The key is shown only now.
+    Apikey,
     /// Ask the running process whether it is ready; for container health checks.
     Healthcheck,
 }
@@ -123,6 +126,10 @@ pub fn run() -> ExitCode {
         }
         Command::Keygen => report(app::keygen().map(|keys| {
             say(keys.trim_end());
+            ExitCode::SUCCESS
+        })),
+        Command::Apikey => report(app::apikey().map(|key| {
+            say(key.trim_end());
             ExitCode::SUCCESS
         })),
         Command::Healthcheck => healthcheck(path),

@@ -1,5 +1,6 @@
 //! `GET /otp/requests/{id}`: how the mail of a request stands. Who knows the id may ask; the answer
-//! holds no address, no code and no reason.
+//! holds no address and no code, and why there is no mail only for callers with an API key: it tells
+//! about the mailbox.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::client::Client;
 use super::openapi::StatusProblems;
 use super::problem::Problem;
 use super::{Api, exchange};
@@ -33,6 +35,24 @@ pub struct RequestStatus {
         example = "2026-09-21T14:13:21.250Z"
     )]
     ended_at: Option<String>,
+    /// Why there will be no mail; only for callers with an API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<Reason>,
+}
+
+/// Why there will be no mail.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The mail server refused the recipient or the content.
+    Undeliverable,
+    /// The code's lifetime passed before a mail server took the mail.
+    Expired,
+    /// The person had succeeded with an earlier mail.
+    Superseded,
+    /// The service could not do its part.
+    Unavailable,
 }
 
 /// Where a request stands.
@@ -53,16 +73,20 @@ pub enum RequestState {
 
 impl From<Ending> for RequestStatus {
     fn from(ending: Ending) -> Self {
-        let state = match ending.state {
-            EndState::Sent => RequestState::Sent,
-            EndState::Undeliverable | EndState::Expired | EndState::Superseded => {
-                RequestState::Failed
-            }
+        let reason = match ending.state {
+            EndState::Sent => None,
+            EndState::Undeliverable => Some(Reason::Undeliverable),
+            EndState::Expired => Some(Reason::Expired),
+            EndState::Superseded => Some(Reason::Superseded),
         };
         Self {
-            state,
+            state: match reason {
+                None => RequestState::Sent,
+                Some(_) => RequestState::Failed,
+            },
             requested_at: ending.requested_at.rfc3339(),
             ended_at: Some(ending.ended_at.rfc3339()),
+            reason,
         }
     }
 }
@@ -80,6 +104,8 @@ impl From<JobState> for RequestStatus {
             state,
             requested_at: job.requested_at.rfc3339(),
             ended_at: None,
+            // Nobody noted how it ended, or this would not be asked of the queue.
+            reason: (job.phase == Phase::Failed).then_some(Reason::Unavailable),
         }
     }
 }
@@ -104,6 +130,7 @@ impl From<JobState> for RequestStatus {
 )]
 pub async fn request_status(
     State(api): State<Arc<Api>>,
+    client: Client,
     uri: Uri,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -112,7 +139,10 @@ pub async fn request_status(
     }
     let Path(id) = id.map_err(|_it_quotes_the_path| Problem::not_found())?;
     let id = RequestId::parse(&id).ok_or_else(Problem::not_found)?;
-    let status = look_up(&api, &id).await?.ok_or_else(Problem::not_found)?;
+    let mut status = look_up(&api, &id).await?.ok_or_else(Problem::not_found)?;
+    if !client.is_authenticated {
+        status.reason = None;
+    }
     Ok(exchange::json(StatusCode::OK, &status))
 }
 

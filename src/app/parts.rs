@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use secrecy::ExposeSecret;
 
+use crate::api::client::Gate;
 use crate::config::{Settings, SmtpSecurity, SmtpUrl, StoreUrl};
 use crate::mailer::mailbox::Mailbox;
 use crate::mailer::template::Templates;
@@ -54,6 +55,16 @@ pub enum Way {
     Smtp(Arc<Smtp>),
     /// Into memory, in development mode.
     Mailbox(Arc<Mailbox>),
+}
+
+/// Whom the API answers, and whom it believes.
+pub fn gate(settings: &Settings) -> Gate {
+    let http = &settings.http;
+    Gate {
+        api_keys: http.api_keys.clone(),
+        trusted_proxies: http.trusted_proxies.clone(),
+        forwarded_header: http.forwarded_header,
+    }
 }
 
 /// How a code is made, how long it lives, what ends it.

@@ -2,8 +2,10 @@
 //! about one challenge, and time. Stores and processors call it; it calls nobody.
 
 pub mod address;
+pub mod api_key;
 pub mod clock;
 pub mod code;
 pub mod keys;
+pub mod network;
 pub mod policy;
 pub mod record;

@@ -5,6 +5,7 @@
 //! more are removed a few at a time along with new ones, so that the tables do not grow.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use rusqlite::types::Type;
@@ -31,6 +32,8 @@ pub struct SqliteStore {
     sqlite: Sqlite,
     policy: Policy,
     clock: Arc<dyn Clock>,
+    /// The latest instant, in milliseconds since 1970, that an operation was decided at.
+    latest: Arc<AtomicU64>,
 }
 
 impl SqliteStore {
@@ -40,11 +43,13 @@ impl SqliteStore {
             sqlite,
             policy,
             clock,
+            latest: Arc::default(),
         }
     }
 
-    /// Runs an operation on the writer thread, where the time is read too, so that it never runs
-    /// backwards from one operation to the next.
+    /// Runs an operation on the writer thread, where the time is read too. It never runs backwards
+    /// from one operation to the next: a clock that is set back stands still here until it has
+    /// caught up, or until the next start.
     async fn run<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -52,10 +57,13 @@ impl SqliteStore {
     {
         let policy = self.policy;
         let clock = Arc::clone(&self.clock);
-        let outcome = self
-            .sqlite
-            .run(move |db| operation(db, &policy, clock.now()))
-            .await;
+        let latest = Arc::clone(&self.latest);
+        let timed = move |db: &Connection| {
+            let read = clock.now();
+            let before = UnixMillis(latest.fetch_max(read.0, Ordering::Relaxed));
+            operation(db, &policy, read.max(before))
+        };
+        let outcome = self.sqlite.run(timed).await;
         outcome.map_err(StoreError::from)
     }
 }
@@ -157,8 +165,7 @@ impl OtpStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.run(|db, _, _| db.prepare_cached("SELECT 1")?.query_row([], |_| Ok(())))
-            .await
+        Ok(self.sqlite.ping().await?)
     }
 }
 

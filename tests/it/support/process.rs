@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -154,6 +154,12 @@ impl Process {
             .post("/otp/verify", &json!({ "email": email, "otp": code }))
             .await;
         (answer.status(), answer.json().await.unwrap())
+    }
+
+    /// Starts a request to the API that nothing is added to.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.api))
     }
 
     /// Posts JSON.
