@@ -56,9 +56,10 @@ impl From<Ending> for RequestStatus {
     fn from(ending: Ending) -> Self {
         let state = match ending.state {
             EndState::Sent => RequestState::Sent,
-            EndState::Undeliverable | EndState::Expired | EndState::Superseded => {
-                RequestState::Failed
-            }
+            EndState::Undeliverable
+            | EndState::Expired
+            | EndState::Superseded
+            | EndState::Blocked => RequestState::Failed,
         };
         Self {
             state,

@@ -28,7 +28,7 @@ use otpost::api::dev::Development;
 use otpost::api::server::Peer;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend};
+use otpost::otp::policy::{Policy, Resend, StepUp};
 use otpost::store::{Cause, Verdict};
 use otpost::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -104,6 +104,8 @@ impl Bench {
                 lifetime: Duration::from_secs(600),
                 attempts: 5,
                 resend: Resend::Keep,
+                limits: None,
+                step_up: StepUp::Digits8,
             },
             resend_in: Duration::from_secs(30),
             entropy: Arc::new(OsEntropy),
