@@ -1,4 +1,5 @@
--- Decides which code a job may mail, as `Record::issue` does. KEYS: record, budget.
+-- Decides which code a job may mail, as `Record::issue` does. KEYS: record, and
+-- budget if there are limits.
 -- Answers {'live', nonce, key id, digits, expiry, now}, {'superseded'}, {'too_old'}, {'blocked'} or
 -- {'unreadable'}. Nothing is written unless a code is made or dropped; the budget is only read.
 

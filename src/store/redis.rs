@@ -111,6 +111,14 @@ impl RedisStore {
         numbers.map(|each| each.to_string()).join(" ").into_bytes()
     }
 
+    /// What a decision about a code reads and writes. A cluster on which the slot is on the move
+    /// answers scripts with several keys only when it has arrived.
+    fn keys(&self, limit: LimitId, challenge: ChallengeId) -> Vec<String> {
+        let budget = self.policy.limits.map(|_| budget_key(limit));
+        let record = format!("otpost:{{{limit}}}:c:{challenge}");
+        std::iter::once(record).chain(budget).collect()
+    }
+
     async fn invoke<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -160,10 +168,7 @@ impl OtpStore for RedisStore {
             step_up(self.policy.step_up),
             self.limits(),
         ];
-        let keys = [
-            record_key(request.limit, request.challenge),
-            budget_key(request.limit),
-        ];
+        let keys = self.keys(request.limit, request.challenge);
         let answer: Vec<Value> = self.invoke(&self.scripts.issue, &keys, &args).await?;
         issued(answer).ok_or_else(|| unreadable("the record of a challenge"))
     }
@@ -182,10 +187,7 @@ impl OtpStore for RedisStore {
             args.push(key_id.0.to_vec());
             args.push(tag.0.to_vec());
         }
-        let keys = [
-            record_key(request.limit, request.challenge),
-            budget_key(request.limit),
-        ];
+        let keys = self.keys(request.limit, request.challenge);
         let answer: Vec<Value> = self.invoke(&self.scripts.verify, &keys, &args).await?;
         check(answer).ok_or_else(|| unreadable("the record of a challenge or a budget"))
     }
@@ -279,10 +281,6 @@ impl From<LinkError> for StoreError {
             LinkError::Failed(_) | LinkError::NoAnswer(_) => Self::Unavailable(error.to_string()),
         }
     }
-}
-
-fn record_key(limit: LimitId, challenge: ChallengeId) -> String {
-    format!("otpost:{{{limit}}}:c:{challenge}")
 }
 
 fn budget_key(limit: LimitId) -> String {

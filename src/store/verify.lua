@@ -1,4 +1,5 @@
--- Decides whether a code is right, as `Record::verify` does. KEYS: record, budget.
+-- Decides whether a code is right, as `Record::verify` does. KEYS: record, and
+-- budget if there are limits.
 -- Answers {'correct' | 'wrong' | 'no_live_code' | 'budget_spent', live codes of normal length and
 -- stepped-up ones that a wrong code was compared with}, or {'unreadable'}. Both values are written
 -- exactly once, in this one step, whatever the answer, so that its time tells nothing; but without

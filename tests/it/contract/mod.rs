@@ -3,6 +3,7 @@
 mod queue;
 mod store;
 mod store_bench;
+mod store_budget;
 mod store_cluster;
 mod store_durability;
 mod store_jobs;

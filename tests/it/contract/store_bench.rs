@@ -160,6 +160,10 @@ impl Bench {
         }
     }
 
+    pub fn is_redis(&self) -> bool {
+        matches!(self.place, Place::Redis(_))
+    }
+
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }
