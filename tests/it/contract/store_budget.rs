@@ -117,7 +117,7 @@ async fn a_refused_mail_is_not_counted(#[values(Sqlite, Redis)] backend: Backend
         let who = context(&bench, number);
         assert_eq!(admit(&*store, who).await, Admission::Granted);
     }
-    let wait = refused(HOUR - Duration::from_secs(40));
+    let wait = refused(Duration::from_secs(3_560));
     assert_eq!(admit(&*store, context(&bench, 4)).await, wait);
 }
 
@@ -148,14 +148,14 @@ async fn wrong_codes_count_in_windows_that_slide(
     let (store, start) = (bench.store().await, bench.now());
     let (gap, instant) = (window / limit, Duration::from_millis(1));
     for number in 0..limit {
+        if number > 0 {
+            bench.clock.advance(gap);
+        }
         let next = number..number + 1;
         assert_eq!(spend(&bench, &*store, next).await, 1, "failure {number}");
-        bench
-            .clock
-            .advance(if number == 0 { gap - instant } else { gap });
     }
     let spread = bench.now().since(start);
-    bench.clock.advance(window - instant - spread);
+    bench.clock.advance(window.saturating_sub(spread + instant));
     let early = context(&bench, 1_000);
     assert_eq!(bench.issue(&*store, early, "job").await.code.len(), 8);
     bench.clock.advance(instant);
@@ -212,7 +212,7 @@ async fn stepped_up_codes_have_a_budget_of_their_own(#[values(Sqlite, Redis)] ba
     // The hour is over, and five of the day are left.
     bench.clock.advance(HOUR);
     assert_eq!(spend(&bench, &*store, 100..200).await, 5);
-    bench.clock.advance(DAY - HOUR);
+    bench.clock.advance(23 * HOUR);
     assert_eq!(spend(&bench, &*store, 200..300).await, 10 + 12);
 }
 
