@@ -59,10 +59,15 @@ pub struct Telemetry {
     attempt_seconds: Family<Labelled, Histogram>,
     endings: Family<Labelled, Counter>,
     verifies: Family<Labelled, Counter>,
-    refusals: Family<Limit, Counter>,
-    guess_mass: Counter<f64, AtomicU64>,
+    abuse: Abuse,
     unconfirmed: Counter,
     depth: Family<Depth, Gauge<u64, AtomicU64>>,
+}
+
+/// What tells of abuse.
+struct Abuse {
+    refusals: Family<Limit, Counter>,
+    guess_mass: Counter<f64, AtomicU64>,
 }
 
 /// How many jobs stand where, for the gauge.
@@ -80,6 +85,27 @@ pub struct QueueDepth {
 
 fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
+}
+
+impl Abuse {
+    fn register(registry: &mut Registry) -> Self {
+        let refusals = Family::default();
+        registry.register(
+            "limit_refusals",
+            "Requests that a limit refused, by limit",
+            refusals.clone(),
+        );
+        let guess_mass = Counter::default();
+        registry.register(
+            "otp_guess_mass",
+            "Codes that would have been guessed by chance if all wrong codes were guesses",
+            guess_mass.clone(),
+        );
+        Self {
+            refusals,
+            guess_mass,
+        }
+    }
 }
 
 impl Default for Telemetry {
@@ -121,18 +147,7 @@ impl Default for Telemetry {
             "Verified codes by outcome",
             verifies.clone(),
         );
-        let refusals = Family::default();
-        registry.register(
-            "limit_refusals",
-            "Requests that a limit refused, by limit",
-            refusals.clone(),
-        );
-        let guess_mass = Counter::default();
-        registry.register(
-            "otp_guess_mass",
-            "Codes that would have been guessed by chance if all wrong codes were guesses",
-            guess_mass.clone(),
-        );
+        let abuse = Abuse::register(&mut registry);
         let unconfirmed = Counter::default();
         registry.register(
             "mails_unconfirmed",
@@ -149,8 +164,7 @@ impl Default for Telemetry {
             attempt_seconds,
             endings,
             verifies,
-            refusals,
-            guess_mass,
+            abuse,
             unconfirmed,
             depth,
         }
@@ -242,12 +256,12 @@ impl Telemetry {
 
     /// A limit refused a request; `limit` is whose it is: `address`.
     pub fn limit_refused(&self, limit: &'static str) {
-        self.refusals.get_or_create(&Limit { limit }).inc();
+        self.abuse.refusals.get_or_create(&Limit { limit }).inc();
     }
 
     /// A wrong code was compared with live ones; `mass` is the probability that a guess had met one.
     pub fn guessed(&self, mass: f64) {
-        self.guess_mass.inc_by(mass);
+        self.abuse.guess_mass.inc_by(mass);
     }
 
     /// A code was checked; `outcome` is `correct`, `wrong`, `no_live_code` or `budget_spent`.

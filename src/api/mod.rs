@@ -1,8 +1,8 @@
 //! The HTTP side of otpost: the only place that knows HTTP. It takes requests apart, asks queue and
 //! store, and puts their answers into words.
 //!
-//! Every answer leaves through `exchange`, every error as a `problem`. Limits of clients are not
-//! counted here yet: whoever reaches the listener may ask.
+//! Every answer leaves through `exchange`, every error as a `problem`. The store
+//! counts what an address may have; limits of clients are not counted yet.
 
 pub mod generate;
 pub mod verify;

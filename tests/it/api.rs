@@ -5,6 +5,7 @@ mod endpoints;
 mod methods;
 mod body;
 mod json;
+mod limits;
 mod digits;
 mod outages;
 mod secrecy;

@@ -33,7 +33,11 @@ fn every_status_of_every_endpoint_is_described() {
     assert_eq!(document["openapi"], "3.1.0");
     let post = ["400", "405", "408", "413", "414", "415", "500", "503"];
     let cases = [
-        ("/otp/generate", "post", [&["202"], &post[..]].concat()),
+        (
+            "/otp/generate",
+            "post",
+            [&["202", "429"], &post[..]].concat(),
+        ),
         (
             "/otp/verify",
             "post",
