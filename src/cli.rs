@@ -34,6 +34,8 @@ enum Command {
     /// Try the way to the mail server.
     #[command(subcommand)]
     Mail(MailCommand),
+    /// Print the limits in effect and the chance of guessing a code that they leave.
+    Limits,
     /// Print the OpenAPI document of the API.
     Openapi,
     /// Print a fresh pair of keys for the settings.
@@ -98,6 +100,10 @@ pub fn run() -> ExitCode {
             Ok(())
         }),
         Command::Mail(MailCommand::Test { address }) => mail_test(path, &address),
+        Command::Limits => with_config(path, Role::All, false, |config| {
+            say(&app::limits(&config.settings));
+            Ok(())
+        }),
         Command::Openapi => {
             say(app::openapi().trim_end());
             ExitCode::SUCCESS
