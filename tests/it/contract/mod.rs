@@ -2,6 +2,7 @@
 
 mod queue;
 mod store;
+mod store_attacker;
 mod store_bench;
 mod store_budget;
 mod store_budget_property;
