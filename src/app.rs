@@ -13,12 +13,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::api::{self, Api, dev::Development, ops::Operations, server};
-use crate::config::{Config, Durability, Role, Settings};
+use crate::config::{Durability, Role, Settings};
 use crate::mailer::{MessageId, OtpMail};
 use crate::otp::address::{ChallengeId, EmailAddress};
+use crate::otp::api_key::{self, ApiKeyHash};
 use crate::otp::clock::SystemClock;
 use crate::otp::code::{Code, Entropy, Nonce, OsEntropy};
 use crate::otp::keys::KeyRing;
@@ -30,48 +32,35 @@ use parts::{Backend, Post, Way};
 
 /// How long a stop may take in all; what still runs then is left to the next start.
 const STOP_DEADLINE: Duration = Duration::from_secs(23);
+/// What an attempt may need after its mail: one call to the store, and a little.
+const AFTERMATH: Duration = Duration::from_millis(2_500);
 /// How often the keys are noted again, since the note in the store fades with the data.
 const ATTEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Serves until SIGTERM or Ctrl-C.
-pub async fn serve(config: Config, role: Role) -> anyhow::Result<()> {
-    refuse_promises_that_nobody_keeps(&config.settings)?;
-    let process = Process::assemble(config.settings, role).await?;
-    let settings = &process.settings;
-    if role.answers() {
-        let router = api::router(process.api());
-        process
-            .listen(settings.http.listen, "http.listen", router)
-            .await?;
+pub async fn serve(settings: Settings, role: Role) -> anyhow::Result<()> {
+    let mut stop_signals = StopSignals::listen()?;
+    // Nothing is lost by losing: a process that has not started has promised nothing.
+    let process = tokio::select! {
+        process = Process::start(settings, role) => process?,
+        () = stop_signals.received() => return Ok(()),
+    };
+    process.run_until(stop_signals).await
+}
+
+/// Finds what a start with these settings would refuse without connecting to anything.
+pub fn check(settings: &Settings, role: Role) -> anyhow::Result<()> {
+    refuse_promises_that_nobody_keeps(settings)?;
+    if role.mails() {
+        parts::post(settings)?;
     }
-    // The last listener to open, since it tells that the process is ready.
-    let router = api::ops::router(process.operations());
-    process
-        .listen(settings.ops.listen, "ops.listen", router)
-        .await?;
-    process.keep_attested();
-    if let Some(post) = &process.post {
-        process.work(post);
-    }
-    process.greet();
-    run_until_stopped(&process.shutdown).await
+    Ok(())
 }
 
 /// A setting that protects must not be taken for granted by whoever sets it.
 fn refuse_promises_that_nobody_keeps(settings: &Settings) -> anyhow::Result<()> {
-    let http = &settings.http;
-    for (name, is_set) in [
-        ("http.trusted_proxies", !http.trusted_proxies.is_empty()),
-        ("http.cors_origins", !http.cors_origins.is_empty()),
-        ("http.api_keys", !http.api_keys.is_empty()),
-        (
-            "store.durability",
-            settings.store.durability == Durability::Strict,
-        ),
-    ] {
-        if is_set {
-            bail!("`{name}` is not supported by this version yet; leave it at its default");
-        }
+    if settings.store.durability == Durability::Strict {
+        bail!("not supported by this version yet, leave at the default: `store.durability`");
     }
     Ok(())
 }
@@ -90,17 +79,39 @@ struct Process {
 }
 
 impl Process {
+    async fn start(settings: Settings, role: Role) -> anyhow::Result<Self> {
+        let process = Self::assemble(settings, role).await?;
+        let settings = &process.settings;
+        if role.answers() {
+            let router = api::router(process.api());
+            process
+                .listen(settings.http.listen, "http.listen", router)
+                .await?;
+        }
+        // The last listener to open, since it tells that the process is ready.
+        let router = api::ops::router(process.operations());
+        process
+            .listen(settings.ops.listen, "ops.listen", router)
+            .await?;
+        process.keep_attested();
+        if let Some(post) = &process.post {
+            process.work(post);
+        }
+        process.greet();
+        Ok(process)
+    }
+
     async fn assemble(settings: Settings, role: Role) -> anyhow::Result<Self> {
-        let telemetry = Arc::new(Telemetry::default());
-        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-        let keys = Arc::new(keys::ring(&settings, &*entropy)?);
-        let backend = parts::backend(&settings, &entropy, &telemetry).await?;
-        backend.store.attest(&keys.marks()).await?;
         let post = if role.mails() {
             Some(parts::post(&settings)?)
         } else {
             None
         };
+        let telemetry = Arc::new(Telemetry::default());
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let keys = Arc::new(keys::ring(&settings, &*entropy)?);
+        let backend = parts::backend(&settings, &entropy, &telemetry).await?;
+        backend.store.attest(&keys.marks()).await?;
         let shutdown = Shutdown::default();
         Ok(Self {
             settings,
@@ -123,6 +134,8 @@ impl Process {
             resend_in: self.settings.limits.address.cooldown,
             entropy: self.entropy.clone(),
             telemetry: self.telemetry.clone(),
+            gate: parts::gate(&self.settings),
+            cors_origins: self.settings.http.cors_origins.clone(),
             public_url: self.settings.http.public_url.clone(),
             development: self.development(),
         }
@@ -157,6 +170,11 @@ impl Process {
             entropy: self.entropy.clone(),
             clock: Arc::new(SystemClock),
             telemetry: self.telemetry.clone(),
+            mail_time: self
+                .settings
+                .queue
+                .attempt_deadline
+                .saturating_sub(AFTERMATH),
         }
     }
 
@@ -249,7 +267,51 @@ impl Process {
             "  guess bound {}",
             limits::bound(&parts::policy(settings))
         ));
+        let is_open = settings.http.api_keys.is_empty() && !settings.development;
+        if self.role.answers() && is_open {
+            lines.push("  No API key is configured: whoever reaches the API may call it.".into());
+        }
         let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+    }
+
+    async fn run_until(&self, mut stop_signals: StopSignals) -> anyhow::Result<()> {
+        let stop = self.shutdown.token();
+        // Nothing is lost by losing: each branch only says that the end has come.
+        tokio::select! {
+            () = stop_signals.received() => {}
+            () = stop.cancelled() => {}
+        }
+        self.shutdown.begin();
+        if !self.shutdown.finish(STOP_DEADLINE).await {
+            bail!("some work did not end in time; it will be done again after the next start");
+        }
+        if self.shutdown.has_failed() {
+            bail!("the worker could not go on");
+        }
+        Ok(())
+    }
+}
+
+/// SIGTERM and Ctrl-C. They are heard from here on, so that a start can be stopped, too.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        // Nothing is lost by losing: each branch only says that the end has come.
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -269,6 +331,7 @@ pub async fn mail_test(settings: &Settings, address: &EmailAddress) -> anyhow::R
         valid_for: settings.otp.lifetime,
         locale: None,
         message_id: MessageId::new(&keys, "sample", nonce),
+        until: Instant::now() + settings.queue.attempt_deadline,
     };
     let post = parts::post(settings)?;
     post.mailer
@@ -292,29 +355,14 @@ pub fn limits(settings: &Settings) -> String {
     limits::describe(settings)
 }
 
-/// Succeeds when the process with these settings is ready.
-pub async fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
-    api::health::ask_ready(settings.ops.listen)
-        .await
-        .context("not ready")
+/// A fresh API key and, below it, the line of `[http]` in the settings file that lists its hash.
+pub fn apikey() -> anyhow::Result<String> {
+    let key = api_key::draw(&OsEntropy)?;
+    let hash = ApiKeyHash::of(key.as_bytes());
+    Ok(format!("{}\napi_keys = [\"{hash}\"]\n", *key))
 }
 
-async fn run_until_stopped(shutdown: &Shutdown) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = shutdown.token();
-    // Nothing is lost by losing: each branch only says that the end has come.
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = stop.cancelled() => {}
-    }
-    shutdown.begin();
-    if !shutdown.finish(STOP_DEADLINE).await {
-        bail!("some work did not end in time; it will be done again after the next start");
-    }
-    if shutdown.has_failed() {
-        bail!("the worker could not go on");
-    }
-    Ok(())
+/// Succeeds when the process whose operations listener is there is ready.
+pub async fn healthcheck(ops: SocketAddr) -> anyhow::Result<()> {
+    api::health::ask_ready(ops).await.context("not ready")
 }

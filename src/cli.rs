@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
@@ -12,6 +13,13 @@ use crate::app;
 use crate::config::{self, Config, Role, Sources};
 use crate::otp::address::EmailAddress;
 use crate::telemetry;
+
+/// The exit code of a failure.
+const FAILED: u8 = 1;
+/// The exit code of a wrong command line or wrong settings.
+const WRONG_SETTINGS: u8 = 2;
+/// How long the end of the program waits for threads that are blocked.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Proves that a person reads an email address: mails one-time codes and checks them.
 #[derive(Debug, Parser)]
@@ -27,7 +35,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the API, mail the codes, or both (the default command).
-    Serve(Serve),
+    Serve(Mode),
     /// Check the settings, or show them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -35,17 +43,20 @@ enum Command {
     #[command(subcommand)]
     Mail(MailCommand),
     /// Print the limits in effect and the chance of guessing a code that they leave.
-    Limits,
+    Limits(Mode),
     /// Print the OpenAPI document of the API.
     Openapi,
     /// Print a fresh pair of keys for the settings.
     Keygen,
+    /// Print a fresh API key for a calling application and, below it, the line for `[http]` in the
+    /// settings of otpost. The key is shown only now.
+    Apikey,
     /// Ask the running process whether it is ready; for container health checks.
     Healthcheck,
 }
 
 #[derive(Args, Debug, Default)]
-struct Serve {
+struct Mode {
     /// What this process does; split roles need Redis.
     #[arg(long, value_enum, default_value_t)]
     role: RoleName,
@@ -68,9 +79,9 @@ enum RoleName {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check the settings without connecting to anything.
-    Check,
+    Check(Mode),
     /// Show the settings in effect and where each comes from; secrets are masked.
-    Print,
+    Print(Mode),
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,57 +99,97 @@ pub fn run() -> ExitCode {
     let path = command_line.config;
     match command_line
         .command
-        .unwrap_or_else(|| Command::Serve(Serve::default()))
+        .unwrap_or_else(|| Command::Serve(Mode::default()))
     {
-        Command::Serve(arguments) => serve(path, &arguments),
-        Command::Config(ConfigCommand::Check) => with_config(path, Role::All, false, |_config| {
-            say("The settings are usable.");
-            Ok(())
+        Command::Serve(mode) => with_config(path, &mode, |config| {
+            if let Err(error) = app::check(&config.settings, mode.role()) {
+                return Ok(complain(&telemetry::chain(error.as_ref()), WRONG_SETTINGS));
+            }
+            telemetry::start_log(log_format(&config), &config.settings.log.level)?;
+            block_on(app::serve(config.settings, mode.role()))
         }),
-        Command::Config(ConfigCommand::Print) => with_config(path, Role::All, false, |config| {
+        Command::Config(ConfigCommand::Check(mode)) => with_config(path, &mode, |config| {
+            match app::check(&config.settings, mode.role()) {
+                Ok(()) => say("The settings are usable."),
+                Err(error) => {
+                    return Ok(complain(&telemetry::chain(error.as_ref()), WRONG_SETTINGS));
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Config(ConfigCommand::Print(mode)) => with_config(path, &mode, |config| {
             say(config.print().trim_end());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }),
         Command::Mail(MailCommand::Test { address }) => mail_test(path, &address),
-        Command::Limits => with_config(path, Role::All, false, |config| {
+        Command::Limits(mode) => with_config(path, &mode, |config| {
             say(&app::limits(&config.settings));
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }),
         Command::Openapi => {
             say(app::openapi().trim_end());
             ExitCode::SUCCESS
         }
-        Command::Keygen => report(app::keygen().map(|keys| say(keys.trim_end()))),
-        Command::Healthcheck => with_config(path, Role::All, false, |config| {
-            Runtime::new()?.block_on(app::healthcheck(&config.settings))?;
-            say("ready");
-            Ok(())
-        }),
+        Command::Keygen => report(app::keygen().map(|keys| {
+            say(keys.trim_end());
+            ExitCode::SUCCESS
+        })),
+        Command::Apikey => report(app::apikey().map(|key| {
+            say(key.trim_end());
+            ExitCode::SUCCESS
+        })),
+        Command::Healthcheck => healthcheck(path),
     }
-}
-
-fn serve(path: Option<PathBuf>, arguments: &Serve) -> ExitCode {
-    let role = match arguments.role {
-        RoleName::All => Role::All,
-        RoleName::Api => Role::Api,
-        RoleName::Worker => Role::Worker,
-    };
-    with_config(path, role, arguments.dev, |config| {
-        telemetry::start_log(log_format(&config), &config.settings.log.level)?;
-        Runtime::new()?.block_on(app::serve(config, role))
-    })
 }
 
 fn mail_test(path: Option<PathBuf>, address: &str) -> ExitCode {
     let address = match EmailAddress::parse(address) {
         Ok(address) => address,
-        Err(error) => return complain(&format!("the address {error}"), 2),
+        Err(error) => return complain(&format!("the address {error}"), WRONG_SETTINGS),
     };
-    with_config(path, Role::All, false, |config| {
-        Runtime::new()?.block_on(app::mail_test(&config.settings, &address))?;
+    with_config(path, &Mode::default(), |config| {
+        block_on(app::mail_test(&config.settings, &address))?;
         say("The mail server took the sample mail.");
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     })
+}
+
+/// It needs one setting, and must not fail over others, which may be another role's.
+fn healthcheck(path: Option<PathBuf>) -> ExitCode {
+    let mode = Mode::default();
+    match Sources::read(path, mode.role(), mode.flags())
+        .and_then(|sources| config::ops_listen(&sources))
+    {
+        Err(findings) => complain(&findings.to_string(), WRONG_SETTINGS),
+        Ok(ops) => report(block_on(app::healthcheck(ops)).inspect(|_| say("ready"))),
+    }
+}
+
+impl Mode {
+    fn role(&self) -> Role {
+        match self.role {
+            RoleName::All => Role::All,
+            RoleName::Api => Role::Api,
+            RoleName::Worker => Role::Worker,
+        }
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        if self.dev {
+            vec![("dev".to_owned(), "true".to_owned())]
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+/// Drives the program to its end, and does not wait for what blocks a thread beyond it, such as a
+/// name server that says nothing.
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::new()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_WAIT);
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 fn log_format(config: &Config) -> telemetry::LogFormat {
@@ -152,26 +203,18 @@ fn log_format(config: &Config) -> telemetry::LogFormat {
 /// Reads the settings and goes on with them, or lists everything that is wrong with them.
 fn with_config(
     path: Option<PathBuf>,
-    role: Role,
-    dev: bool,
-    then: impl FnOnce(Config) -> anyhow::Result<()>,
+    mode: &Mode,
+    then: impl FnOnce(Config) -> anyhow::Result<ExitCode>,
 ) -> ExitCode {
-    let flags = if dev {
-        vec![("dev".to_owned(), "true".to_owned())]
-    } else {
-        Vec::new()
-    };
-    match Sources::read(path, role, flags).and_then(|sources| config::load(&sources)) {
+    match Sources::read(path, mode.role(), mode.flags()).and_then(|sources| config::load(&sources))
+    {
         Ok(config) => report(then(config)),
-        Err(findings) => complain(&findings.to_string(), 2),
+        Err(findings) => complain(&findings.to_string(), WRONG_SETTINGS),
     }
 }
 
-fn report(outcome: anyhow::Result<()>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&telemetry::chain(error.as_ref()), 1),
-    }
+fn report(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| complain(&telemetry::chain(error.as_ref()), FAILED))
 }
 
 /// A closed pipe is the reader's business.

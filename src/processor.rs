@@ -4,6 +4,9 @@
 //! accident mails that code again. Every job that the API accepted comes to exactly one end state.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::mailer::{MailError, Mailer, MessageId, OtpMail};
 use crate::otp::address::LimitId;
@@ -35,6 +38,9 @@ pub struct Processor {
     pub clock: Arc<dyn Clock>,
     /// Counts the ends.
     pub telemetry: Arc<Telemetry>,
+    /// How long after its start an attempt must know what became of its mail; what is left of the
+    /// attempt then is for writing that down, without which a mail could go out again and again.
+    pub mail_time: Duration,
 }
 
 /// The live code of a job and what the mail says of it.
@@ -44,38 +50,40 @@ struct Live<'a> {
     digits: u8,
     expires_at: UnixMillis,
     now: UnixMillis,
+    until: Instant,
 }
 
 impl Processor {
     /// Does one attempt at a job.
     pub async fn process(&self, job: Job) -> Outcome {
+        let until = Instant::now() + self.mail_time;
         let data = match JobData::parse(&job.data, &self.keys) {
             Ok(data) => data,
-            Err(error @ JobError::Newer) => return retry(&error),
-            Err(error) => {
-                return Outcome::Fail {
-                    reason: error.to_string(),
-                };
-            }
+            Err(JobError::Newer) => return self.leave_to_a_newer_worker(&job).await,
+            Err(error) => return fail(error.to_string()),
         };
+        if job.attempt > 1 && self.is_sent(&job).await {
+            return Outcome::Done;
+        }
         let issued = match self.issue(&job, &data).await {
             Ok(issued) => issued,
             Err(outcome) => return outcome,
         };
         match issued {
             Issued::Superseded => {
-                self.finish(&job, &data, EndState::Superseded).await;
+                self.finish(&job, &data.email.masked(), EndState::Superseded)
+                    .await;
                 Outcome::Done
             }
             Issued::Blocked => {
-                self.finish(&job, &data, EndState::Blocked).await;
+                self.finish(&job, &data.email.masked(), EndState::Blocked)
+                    .await;
                 Outcome::Done
             }
             Issued::TooOld => {
-                self.finish(&job, &data, EndState::Expired).await;
-                Outcome::Fail {
-                    reason: "expired: the job is older than a code lives".to_owned(),
-                }
+                self.finish(&job, &data.email.masked(), EndState::Expired)
+                    .await;
+                fail("expired: the job is older than a code lives".to_owned())
             }
             Issued::Live {
                 nonce,
@@ -100,11 +108,29 @@ impl Processor {
                         digits,
                         expires_at,
                         now,
+                        until,
                     },
                 )
                 .await
             }
         }
+    }
+
+    /// A worker of that version may take it, as long as its code could still be used.
+    async fn leave_to_a_newer_worker(&self, job: &Job) -> Outcome {
+        if job.requested_at.after(self.policy.lifetime) > self.clock.now() {
+            return retry(&JobError::Newer);
+        }
+        self.finish(job, "(unread)", EndState::Expired).await;
+        Outcome::Fail {
+            reason: format!("expired: {}", JobError::Newer),
+        }
+    }
+
+    /// Whether an earlier attempt sent the mail, and only its acknowledgement to the queue was lost.
+    async fn is_sent(&self, job: &Job) -> bool {
+        let ending = self.store.ending(&job.id).await;
+        ending.is_ok_and(|ending| ending.is_some_and(|ending| ending.state == EndState::Sent))
     }
 
     async fn issue(&self, job: &Job, data: &JobData) -> Result<Issued, Outcome> {
@@ -139,14 +165,16 @@ impl Processor {
             valid_for: live.expires_at.since(live.now),
             locale: data.locale.clone(),
             message_id: MessageId::new(&self.keys, &job.id, live.nonce),
+            until: live.until,
         };
         match self.mailer.send(&mail).await {
             Ok(()) => {
-                self.finish(job, data, EndState::Sent).await;
+                self.finish(job, &data.email.masked(), EndState::Sent).await;
                 Outcome::Done
             }
             Err(error @ MailError::Refused(_)) => {
-                self.finish(job, data, EndState::Undeliverable).await;
+                self.finish(job, &data.email.masked(), EndState::Undeliverable)
+                    .await;
                 Outcome::Fail {
                     reason: format!("undeliverable: {error}"),
                 }
@@ -161,7 +189,7 @@ impl Processor {
         self.telemetry.mail_unconfirmed(&mask(&job.id));
         match self.store.count_unconfirmed(&job.id).await {
             Ok(mails) if mails >= UNCONFIRMED_MAILS => {
-                self.finish(job, data, EndState::Sent).await;
+                self.finish(job, &data.email.masked(), EndState::Sent).await;
                 Outcome::Done
             }
             Ok(_) => retry(error),
@@ -171,7 +199,7 @@ impl Processor {
 
     /// Notes the end. A store that fails now must not bring the mail out a second time, so that
     /// the job ends all the same, and only the state of the request stays unknown.
-    async fn finish(&self, job: &Job, data: &JobData, state: EndState) {
+    async fn finish(&self, job: &Job, masked_address: &str, state: EndState) {
         let ending = Ending {
             state,
             requested_at: job.requested_at,
@@ -182,7 +210,7 @@ impl Processor {
             self.telemetry.part_failed("store", &error);
         }
         self.telemetry
-            .request_ended(state.name(), &mask(&job.id), &data.email.masked());
+            .request_ended(state.name(), &mask(&job.id), masked_address);
     }
 }
 
@@ -190,4 +218,8 @@ fn retry(error: &dyn std::error::Error) -> Outcome {
     Outcome::Retry {
         reason: error.to_string(),
     }
+}
+
+fn fail(reason: String) -> Outcome {
+    Outcome::Fail { reason }
 }

@@ -5,6 +5,7 @@
 //! back alone. A lock file keeps a second process out.
 
 use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,7 +76,7 @@ pub enum SqliteError {
     /// SQLite refused it.
     #[error("the embedded database refused: {0}")]
     Refused(#[from] rusqlite::Error),
-    /// The group it was in could not be committed, or the writer has ended.
+    /// The group it was in could not be committed, it panicked, or the writer has ended.
     #[error("the embedded database could not commit")]
     NotCommitted,
 }
@@ -120,7 +121,7 @@ impl Sqlite {
 
     /// Hands `operation` to the writer at once, which calls `then` when it knows whether what was
     /// written is durable: whoever asks may go away meanwhile. `then` runs on the writer's thread,
-    /// so it must be short. It is dropped uncalled if there was no transaction at all.
+    /// so it must be short. It is dropped uncalled if `operation` was not run.
     pub fn submit<T, F, G>(&self, operation: F, then: G)
     where
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -128,17 +129,28 @@ impl Sqlite {
         T: Send + 'static,
     {
         let boxed: Operation = Box::new(move |connection| {
-            let outcome = isolated(connection, operation);
+            // What a panic leaves behind is rolled back with its savepoint.
+            let guarded = AssertUnwindSafe(|| isolated(connection, operation));
+            let outcome = catch_unwind(guarded);
             Box::new(move |committed| {
                 then(match outcome {
-                    Ok(value) if committed => Ok(value),
-                    Ok(_) => Err(SqliteError::NotCommitted),
-                    Err(error) => Err(SqliteError::Refused(error)),
+                    Ok(Ok(value)) if committed => Ok(value),
+                    Ok(Err(error)) => Err(SqliteError::Refused(error)),
+                    Ok(Ok(_)) | Err(_) => Err(SqliteError::NotCommitted),
                 });
             })
         });
         // The writer lives as long as its handles; if it has died, `then` is dropped.
         let _ = self.operations.send(boxed);
+    }
+
+    /// Answers when a write works: of a file that takes none, reads may work all the same.
+    pub async fn ping(&self) -> Result<(), SqliteError> {
+        let write = |db: &Connection| {
+            db.prepare_cached("UPDATE dummy_write SET number = number + 1")?
+                .execute([])
+        };
+        self.run(write).await.map(drop)
     }
 
     /// How many commits there were: with it a test shows that operations share them.
@@ -223,125 +235,73 @@ fn run(
     mut waiting: mpsc::UnboundedReceiver<Operation>,
     commits: &AtomicU64,
 ) {
+    let mut streak = Streak::default();
     let mut group = Vec::with_capacity(LARGEST_GROUP);
     while waiting.blocking_recv_many(&mut group, LARGEST_GROUP) > 0 {
         if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-            tracing::error!(%error, "the embedded database could not begin a transaction");
+            streak.failed("begin a transaction", &error);
             group.clear();
             continue;
         }
-        let answers: Vec<Answer> = group
-            .drain(..)
-            .map(|operation| operation(&mut connection))
-            .collect();
+        let written = connection.total_changes();
+        let answers = run_all(&mut connection, &mut group);
         let committed = match connection.execute_batch("COMMIT") {
-            Ok(()) => true,
+            Ok(()) => {
+                // A commit of nothing works even on a disk that is full.
+                if connection.total_changes() > written {
+                    streak.worked();
+                }
+                true
+            }
             Err(error) => {
-                tracing::error!(%error, "the embedded database could not commit");
+                streak.failed("commit", &error);
                 let _ = connection.execute_batch("ROLLBACK");
                 false
             }
         };
         commits.fetch_add(u64::from(committed), Ordering::Relaxed);
         for answer in answers {
-            answer(committed);
+            // Whoever asked panics alone.
+            let _ = catch_unwind(AssertUnwindSafe(|| answer(committed)));
         }
     }
+}
+
+/// Tells the first of many failures in a row, and the end of them.
+#[derive(Default)]
+struct Streak {
+    is_failing: bool,
+}
+
+impl Streak {
+    fn failed(&mut self, step: &str, error: &rusqlite::Error) {
+        if !self.is_failing {
+            tracing::error!(%error, "the embedded database could not {step}");
+        }
+        self.is_failing = true;
+    }
+
+    fn worked(&mut self) {
+        if self.is_failing {
+            tracing::info!("the embedded database commits again");
+        }
+        self.is_failing = false;
+    }
+}
+
+/// Runs the group in the transaction that has begun, up to the operation at which it ends, if any:
+/// SQLite ends it by itself when the disk is full or fails, and each further operation would be
+/// committed alone, although the group is answered that it was not.
+fn run_all(connection: &mut Connection, group: &mut Vec<Operation>) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(group.len());
+    for operation in group.drain(..) {
+        answers.push(operation(connection));
+        if connection.is_autocommit() {
+            break;
+        }
+    }
+    answers
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fresh() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("test.db");
-        (folder, path)
-    }
-
-    async fn count(sqlite: &Sqlite) -> i64 {
-        sqlite
-            .run(|db| db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)))
-            .await
-            .unwrap()
-    }
-
-    #[tokio::test]
-    async fn an_operation_that_fails_is_undone_alone() {
-        let (_folder, path) = fresh();
-        let sqlite = Sqlite::open(&path).unwrap();
-        sqlite
-            .run(|db| db.execute_batch("CREATE TABLE t (n INTEGER UNIQUE)"))
-            .await
-            .unwrap();
-        let good = sqlite.run(|db| db.execute("INSERT INTO t VALUES (1)", []));
-        let bad = sqlite.run(|db| {
-            db.execute("INSERT INTO t VALUES (2)", [])?;
-            db.execute("INSERT INTO t VALUES (1)", [])
-        });
-        let (good, bad) = tokio::join!(good, bad);
-        assert!(good.is_ok());
-        assert!(matches!(bad, Err(SqliteError::Refused(_))));
-        assert_eq!(count(&sqlite).await, 1);
-    }
-
-    #[tokio::test]
-    async fn a_second_opener_is_refused_until_the_first_is_gone() {
-        let (_folder, path) = fresh();
-        let first = Sqlite::open(&path).unwrap();
-        assert!(matches!(Sqlite::open(&path), Err(OpenError::InUse(_))));
-        let (gone, wait) = std::sync::mpsc::channel::<()>();
-        let hold = move |_: &Connection| {
-            drop(gone);
-            Ok(())
-        };
-        first.run(hold).await.unwrap();
-        drop(first);
-        assert!(wait.recv().is_err());
-        while matches!(Sqlite::open(&path), Err(OpenError::InUse(_))) {
-            std::thread::yield_now();
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_of_a_newer_version_is_refused() {
-        let (_folder, path) = fresh();
-        Connection::open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", 99)
-            .unwrap();
-        assert!(matches!(
-            Sqlite::open(&path),
-            Err(OpenError::Newer { found: 99, .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn waiting_operations_share_a_commit() {
-        let (_folder, path) = fresh();
-        let sqlite = Sqlite::open(&path).unwrap();
-        sqlite
-            .run(|db| db.execute_batch("CREATE TABLE t (n INTEGER)"))
-            .await
-            .unwrap();
-        let (release, gate) = std::sync::mpsc::channel::<()>();
-        let held = sqlite.run(move |_| Ok(gate.recv().is_ok()));
-        let writes =
-            (0..100).map(|n| sqlite.run(move |db| db.execute("INSERT INTO t VALUES (?)", [n])));
-        let before = sqlite.commits();
-        let all = async {
-            let writes = futures::future::join_all(writes);
-            let release = async move { release.send(()).unwrap() };
-            tokio::join!(writes, release).0
-        };
-        let (held, written) = tokio::join!(held, all);
-        assert!(held.unwrap());
-        assert!(written.into_iter().all(|outcome| outcome.is_ok()));
-        assert!(
-            sqlite.commits() - before <= 2,
-            "{} commits",
-            sqlite.commits() - before
-        );
-        assert_eq!(count(&sqlite).await, 100);
-    }
-}
+mod tests;

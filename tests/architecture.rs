@@ -80,7 +80,10 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
         ],
     ),
     ("bullmq", &["queue/bullmq"]),
-    ("rusqlite", &["sqlite.rs", "queue/sqlite", "store/sqlite"]),
+    (
+        "rusqlite",
+        &["sqlite.rs", "sqlite/", "queue/sqlite", "store/sqlite"],
+    ),
     ("lettre", &["mailer/"]),
     ("handlebars", &["mailer/"]),
     ("prometheus_client", &["telemetry.rs"]),

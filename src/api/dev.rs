@@ -21,13 +21,17 @@ use super::{Api, exchange};
 
 const SCRIPT: &str = include_str!("mailbox.js");
 /// Headers by which proxies tell of themselves, beside all those that begin with `x-forwarded`.
-const PROXY_HEADERS: [&str; 6] = [
+const PROXY_HEADERS: [&str; 10] = [
     "forwarded",
     "via",
     "x-real-ip",
     "x-client-ip",
     "true-client-ip",
     "cf-connecting-ip",
+    "x-original-host",
+    "x-cluster-client-ip",
+    "fastly-client-ip",
+    "x-envoy-external-address",
 ];
 
 /// What development mode adds.

@@ -1,5 +1,5 @@
 //! What holds for every request and its answer, whatever the path: an id of its own in the log and
-//! in errors, security headers, metrics, a caught panic, and no error that is not a [`Problem`].
+//! in errors, security and CORS headers, metrics, a caught panic, and no error that is not a [`Problem`].
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::cors::Cors;
 use super::problem::Problem;
 use crate::otp::code::Entropy;
 use crate::telemetry::Telemetry;
@@ -36,6 +37,8 @@ pub struct Exchange {
     pub entropy: Arc<dyn Entropy>,
     /// Whether clients come over TLS, at least as far as the proxy.
     pub is_https: bool,
+    /// Which pages of other origins may call.
+    pub cors: Cors,
 }
 
 /// Takes a request, has it answered, and makes the answer fit to leave.
@@ -44,7 +47,13 @@ pub async fn exchange(State(outer): State<Exchange>, request: Request, next: Nex
     let route = request.extensions().get::<MatchedPath>().cloned();
     let id = draw_id(outer.entropy.as_ref());
     let span = tracing::info_span!("request", http.request = id);
-    let mut response = answer(request, next).instrument(span).await;
+    let crossing = outer
+        .cors
+        .examine(route.as_ref().map(MatchedPath::as_str), &request);
+    let mut response = match crossing.preflight() {
+        Some(response) => response,
+        None => answer(request, next).instrument(span).await,
+    };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let instance = format!("urn:otpost:request:{id}");
         *response.body_mut() = Body::from(to_json(&problem.document(&instance)));
@@ -52,6 +61,7 @@ pub async fn exchange(State(outer): State<Exchange>, request: Request, next: Nex
             outer.telemetry.request_failed(&id, cause);
         }
     }
+    crossing.mark(response.headers_mut());
     secure(response.headers_mut(), outer.is_https);
     outer.telemetry.request_answered(
         route.as_ref().map_or(UNMATCHED, MatchedPath::as_str),

@@ -1,13 +1,17 @@
 //! The HTTP side of otpost: the only place that knows HTTP. It takes requests apart, asks queue and
 //! store, and puts their answers into words.
 //!
-//! Every answer leaves through `exchange`, every error as a `problem`. The store
-//! counts what an address may have; limits of clients are not counted yet.
+//! Every answer leaves through `exchange`, every error as a `problem`. Whatever is under `/otp` is
+//! behind the gate in `client`. The store counts what an address may have; limits of clients are
+//! not counted yet.
 
 pub mod generate;
 pub mod verify;
 pub mod requests;
 pub mod problem;
+pub mod client;
+pub mod forwarded;
+pub mod cors;
 pub mod body;
 pub mod exchange;
 pub mod server;
@@ -32,6 +36,7 @@ use crate::otp::policy::Policy;
 use crate::queue::JobQueue;
 use crate::store::OtpStore;
 use crate::telemetry::Telemetry;
+use cors::Cors;
 use exchange::Exchange;
 use problem::Problem;
 
@@ -54,6 +59,10 @@ pub struct Api {
     pub entropy: Arc<dyn Entropy>,
     /// Counts and logs.
     pub telemetry: Arc<Telemetry>,
+    /// Whom the endpoints answer, and whose word about the client's address counts.
+    pub gate: client::Gate,
+    /// Origins whose pages may call the endpoints.
+    pub cors_origins: Vec<String>,
     /// Where clients reach the service, or empty if that is not configured.
     pub public_url: String,
     /// Set in development mode, and only there.
@@ -66,12 +75,16 @@ pub fn router(api: Api) -> Router {
         telemetry: api.telemetry.clone(),
         entropy: api.entropy.clone(),
         is_https: api.public_url.starts_with("https://"),
+        cors: Cors::new(api.cors_origins.clone(), !api.gate.api_keys.is_empty()),
     };
     let document = Bytes::from(openapi::document());
+    let gate = Arc::new(api.gate.clone());
     let mut router = Router::new()
         .route("/otp/generate", post(generate::generate))
         .route("/otp/verify", post(verify::verify))
         .route("/otp/requests/{id}", get(requests::request_status))
+        // Only what stands above it is behind the gate.
+        .route_layer(from_fn_with_state(gate, client::identify))
         .route(
             "/openapi.json",
             get(move || async move { openapi::answer(document) }),

@@ -41,9 +41,50 @@ pub fn document() -> String {
     for schema in ["GenerateRequest", "VerifyRequest"] {
         document["components"]["schemas"][schema]["additionalProperties"] = json!(false);
     }
+    document["components"]["securitySchemes"]["api_key"] = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key that `otpost apikey` made. Needed as soon as the service lists \
+                        the hash of any; without, everybody may call.",
+    });
+    document["components"]["parameters"]["client_ip"] = client_ip();
+    for operation in operations(&mut document) {
+        operation["security"] = json!([{}, { "api_key": [] }]);
+        let reference = json!({ "$ref": "#/components/parameters/client_ip" });
+        match operation["parameters"].as_array_mut() {
+            Some(parameters) => parameters.push(reference),
+            None => operation["parameters"] = json!([reference]),
+        }
+    }
     let mut text = format!("{document:#}");
     text.push('\n');
     text
+}
+
+/// The header that the gate reads, so that it belongs to every operation behind it.
+fn client_ip() -> Value {
+    json!({
+        "name": "Otpost-Client-Ip",
+        "in": "header",
+        "required": false,
+        "description": "The address of the caller's own client, for whom the limits of clients \
+                        then count; without it they count for nobody. Read from callers with an \
+                        API key only.",
+        "schema": {
+            "type": "string",
+            "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
+        },
+        "example": "203.0.113.7",
+    })
+}
+
+/// All operations; every path of the document is behind the gate.
+fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    paths
+        .filter_map(|(_path, operations)| operations.as_object_mut())
+        .flat_map(|operations| operations.iter_mut())
+        .map(|(_method, operation)| operation)
 }
 
 /// Answers `GET /openapi.json` with the document, written once.
@@ -81,6 +122,8 @@ impl IntoResponses for StatusProblems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         describe(&[
             Problem::query_not_allowed(),
+            Problem::invalid_client_ip(),
+            Problem::unauthorized(),
             Problem::not_found(),
             Problem::method_not_allowed_but("GET,HEAD"),
             Problem::uri_too_long(),
@@ -106,6 +149,8 @@ fn post_problems() -> Vec<Problem> {
         Problem::incomplete_body(),
         Problem::invalid_request(vec![missing]),
         Problem::query_not_allowed(),
+        Problem::invalid_client_ip(),
+        Problem::unauthorized(),
         Problem::method_not_allowed_but("POST"),
         Problem::request_timeout(),
         Problem::body_too_large(),

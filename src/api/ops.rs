@@ -14,6 +14,7 @@ use axum::routing::get;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::cors::Cors;
 use super::exchange::{self, Exchange};
 use super::problem::{Parts, Problem};
 use crate::otp::code::Entropy;
@@ -44,6 +45,7 @@ pub fn router(operations: Operations) -> Router {
         telemetry: operations.telemetry.clone(),
         entropy: operations.entropy.clone(),
         is_https: false,
+        cors: Cors::default(),
     };
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))

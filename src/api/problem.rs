@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -173,6 +173,29 @@ impl Problem {
         )
         .detail("Addresses and codes belong into the body; what stands in a URL ends up in logs.");
         Self::new(&KIND)
+    }
+
+    /// 400: a caller with an API key names its client in another form than one IP address.
+    pub fn invalid_client_ip() -> Self {
+        const KIND: Kind = Kind::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_client_ip",
+            "The header `Otpost-Client-Ip` is not valid",
+        )
+        .detail("Send it once, with one IP address and nothing else, or leave it out.");
+        Self::new(&KIND)
+    }
+
+    /// 401: the endpoint asks for an API key, and the caller has none that is listed.
+    pub fn unauthorized() -> Self {
+        const KIND: Kind = Kind::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "This needs a valid API key",
+        )
+        .detail("Send `Authorization: Bearer` with the API key, once.");
+        let challenge = HeaderValue::from_static("Bearer realm=\"otpost\"");
+        Self::new(&KIND).header(WWW_AUTHENTICATE, challenge)
     }
 
     /// 404: nothing here, or nothing that the caller may see.

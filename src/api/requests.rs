@@ -1,5 +1,6 @@
 //! `GET /otp/requests/{id}`: how the mail of a request stands. Who knows the id may ask; the answer
-//! holds no address, no code and no reason.
+//! holds no address and no code, and why there is no mail only for callers with an API key: it tells
+//! about the mailbox.
 
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::client::Client;
 use super::openapi::StatusProblems;
 use super::problem::Problem;
 use super::{Api, exchange};
-use crate::otp::clock::UnixMillis;
 use crate::queue::job::RequestId;
 use crate::queue::{JobState, Phase};
 use crate::store::{EndState, Ending};
@@ -34,6 +35,24 @@ pub struct RequestStatus {
         example = "2026-09-21T14:13:21.250Z"
     )]
     ended_at: Option<String>,
+    /// Why there will be no mail; only for callers with an API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<Reason>,
+}
+
+/// Why there will be no mail.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The mail server refused the recipient or the content.
+    Undeliverable,
+    /// The code's lifetime passed before a mail server took the mail.
+    Expired,
+    /// The person had succeeded with an earlier mail.
+    Superseded,
+    /// The service could not do its part.
+    Unavailable,
 }
 
 /// Where a request stands.
@@ -54,17 +73,21 @@ pub enum RequestState {
 
 impl From<Ending> for RequestStatus {
     fn from(ending: Ending) -> Self {
-        let state = match ending.state {
-            EndState::Sent => RequestState::Sent,
-            EndState::Undeliverable
-            | EndState::Expired
-            | EndState::Superseded
-            | EndState::Blocked => RequestState::Failed,
+        let reason = match ending.state {
+            EndState::Sent => None,
+            EndState::Undeliverable => Some(Reason::Undeliverable),
+            EndState::Expired => Some(Reason::Expired),
+            EndState::Superseded => Some(Reason::Superseded),
+            EndState::Blocked => Some(Reason::Unavailable),
         };
         Self {
-            state,
-            requested_at: rfc3339(ending.requested_at),
-            ended_at: Some(rfc3339(ending.ended_at)),
+            state: match reason {
+                None => RequestState::Sent,
+                Some(_) => RequestState::Failed,
+            },
+            requested_at: ending.requested_at.rfc3339(),
+            ended_at: Some(ending.ended_at.rfc3339()),
+            reason,
         }
     }
 }
@@ -80,8 +103,10 @@ impl From<JobState> for RequestStatus {
         };
         Self {
             state,
-            requested_at: rfc3339(job.requested_at),
+            requested_at: job.requested_at.rfc3339(),
             ended_at: None,
+            // Nobody noted how it ended, or this would not be asked of the queue.
+            reason: (job.phase == Phase::Failed).then_some(Reason::Unavailable),
         }
     }
 }
@@ -106,6 +131,7 @@ impl From<JobState> for RequestStatus {
 )]
 pub async fn request_status(
     State(api): State<Arc<Api>>,
+    client: Client,
     uri: Uri,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -114,7 +140,10 @@ pub async fn request_status(
     }
     let Path(id) = id.map_err(|_it_quotes_the_path| Problem::not_found())?;
     let id = RequestId::parse(&id).ok_or_else(Problem::not_found)?;
-    let status = look_up(&api, &id).await?.ok_or_else(Problem::not_found)?;
+    let mut status = look_up(&api, &id).await?.ok_or_else(Problem::not_found)?;
+    if !client.is_authenticated {
+        status.reason = None;
+    }
     Ok(exchange::json(StatusCode::OK, &status))
 }
 
@@ -140,42 +169,4 @@ async fn ending(api: &Api, id: &RequestId) -> Result<Option<RequestStatus>, Prob
         .await?
         .map_err(Problem::unavailable)?;
     Ok(ending.map(Into::into))
-}
-
-/// `2026-09-21T14:13:20.000Z`. Years count from March, so that the leap day ends one; an era has
-/// 400 years of 146,097 days in all, and 1970-01-01 is day 719,468 of this count.
-fn rfc3339(instant: UnixMillis) -> String {
-    let (seconds, millis) = (instant.0 / 1_000, instant.0 % 1_000);
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn instants_are_written_in_utc() {
-        let cases = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
-            (1_709_251_200_000, "2024-03-01T00:00:00.000Z"),
-            (1_790_000_000_250, "2026-09-21T14:13:20.250Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-            (1_798_761_599_000, "2026-12-31T23:59:59.000Z"),
-        ];
-        for (millis, text) in cases {
-            assert_eq!(rfc3339(UnixMillis(millis)), text);
-        }
-    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use secrecy::ExposeSecret;
 
+use crate::api::client::Gate;
 use crate::config::{Settings, SmtpSecurity, SmtpUrl, StoreUrl};
 use crate::mailer::mailbox::Mailbox;
 use crate::mailer::template::Templates;
@@ -29,8 +30,6 @@ use crate::telemetry::Telemetry;
 /// How long a claimed job belongs to its worker: longer than any `queue.attempt_deadline`, short
 /// enough that a killed worker's job runs again within 20 s.
 const LEASE: Duration = Duration::from_secs(12);
-/// The mailer ends before the queue's deadline does, so that it can say how it ended.
-const MAIL_MARGIN: Duration = Duration::from_millis(500);
 /// Failed jobs that are kept, whatever their age.
 const KEEP_FAILED_COUNT: u32 = 10_000;
 
@@ -56,6 +55,16 @@ pub enum Way {
     Smtp(Arc<Smtp>),
     /// Into memory, in development mode.
     Mailbox(Arc<Mailbox>),
+}
+
+/// Whom the API answers, and whom it believes.
+pub fn gate(settings: &Settings) -> Gate {
+    let http = &settings.http;
+    Gate {
+        api_keys: http.api_keys.clone(),
+        trusted_proxies: http.trusted_proxies.clone(),
+        forwarded_header: http.forwarded_header,
+    }
 }
 
 /// How a code is made, how long it lives, what ends it.
@@ -204,16 +213,11 @@ fn smtp(settings: &Settings, url: &SmtpUrl) -> anyhow::Result<Smtp> {
         }),
         _ => None,
     };
-    let whole = settings.queue.attempt_deadline.saturating_sub(MAIL_MARGIN);
     let usual = smtp::Settings::new(security, &url.host, url.port, mail.from.domain());
     Ok(Smtp::new(smtp::Settings {
         credentials,
         connections: mail.smtp.connections,
         ca_file: mail.smtp.ca_file.clone(),
-        deadlines: smtp::Deadlines {
-            whole,
-            ..usual.deadlines
-        },
         ..usual
     })?)
 }

@@ -19,6 +19,8 @@ mod sources;
 mod store_url;
 mod url;
 
+use std::net::SocketAddr;
+
 pub use duration::parse_duration;
 pub use finding::{Finding, Findings, Origin};
 pub use layers::DEFAULTS;
@@ -80,6 +82,17 @@ pub fn load(sources: &Sources) -> Result<Config, Findings> {
     } else {
         Err(findings)
     }
+}
+
+/// Turn `ops.listen` alone into an address, whatever is wrong with other settings.
+pub fn ops_listen(sources: &Sources) -> Result<SocketAddr, Findings> {
+    let mut findings = Findings::default();
+    let values = layers::merge(sources, &mut findings);
+    let settings = read::read_settings(&values, false, &mut findings);
+    if findings.concern("ops.listen") {
+        return Err(findings);
+    }
+    Ok(settings.ops.listen)
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! From merged values to `Settings`, one by one. What is wrong becomes a finding and a stand-in value,
 //! so that the rest is still looked at; with any finding the settings are thrown away.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::otp::api_key::ApiKeyHash;
+use crate::otp::network::Network;
 use crate::otp::policy::{AddressLimits, Resend, StepUp};
 
 use super::development::STAND_IN_SENDER;
@@ -80,7 +82,7 @@ fn read_http(reader: &mut Reader<'_>) -> HttpSettings {
         public_url: reader
             .optional("http.public_url", parse_public_url)
             .unwrap_or_default(),
-        trusted_proxies: reader.each("http.trusted_proxies", parse_network),
+        trusted_proxies: reader.each("http.trusted_proxies", Network::parse),
         forwarded_header: reader.choice(
             "http.forwarded_header",
             "must be \"x-forwarded-for\" or \"forwarded\"",
@@ -90,10 +92,7 @@ fn read_http(reader: &mut Reader<'_>) -> HttpSettings {
             ],
         ),
         cors_origins: reader.each("http.cors_origins", parse_origin),
-        api_keys: reader.each("http.api_keys", |text| match text {
-            "" => Err("holds an empty key; leave the list empty for an open API"),
-            _ => Ok(SecretString::from(text)),
-        }),
+        api_keys: reader.each("http.api_keys", ApiKeyHash::parse),
     }
 }
 
@@ -157,7 +156,7 @@ fn read_queue(reader: &mut Reader<'_>) -> QueueSettings {
         name: reader.parsed("queue.name", parse_key_part),
         prefix: reader.parsed("queue.prefix", parse_key_part),
         concurrency: reader.number("queue.concurrency", 1..=10_000),
-        attempt_deadline: reader.duration("queue.attempt_deadline", "2s", "10s"),
+        attempt_deadline: reader.duration("queue.attempt_deadline", "5s", "10s"),
         max_waiting: reader.number("queue.max_waiting", 1..=100_000_000),
         keep_completed: reader.duration("queue.keep_completed", "0s", "30d"),
         keep_failed: reader.duration("queue.keep_failed", "0s", "30d"),
@@ -235,7 +234,7 @@ impl Reader<'_> {
         })
     }
 
-    fn each<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Vec<T> {
+    fn each<T, E: Display>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, E>) -> Vec<T> {
         let Value::List(items) = &self.values.entry(name).value else {
             return Vec::new();
         };
@@ -244,7 +243,7 @@ impl Reader<'_> {
             .map(|item| parse(item))
             .collect::<Result<_, _>>()
             .unwrap_or_else(|message| {
-                self.refuse(name, message);
+                self.refuse(name, message.to_string());
                 Vec::new()
             })
     }
@@ -328,24 +327,19 @@ fn parse_origin(text: &str) -> Result<String, &'static str> {
     if !matches!(parts.scheme, "http" | "https") || !is_plain {
         return Err(hint);
     }
-    parse_host(parts.hosts, 443).map_err(|_message| hint)?;
-    Ok(text.to_ascii_lowercase())
-}
-
-fn parse_network(text: &str) -> Result<String, &'static str> {
-    let hint = "must hold addresses or networks, such as \"10.0.0.1\" or \"10.0.0.0/8\"";
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
+    let default_port = if parts.scheme == "https" { 443 } else { 80 };
+    let (host, port) = parse_host(parts.hosts, default_port).map_err(|_message| hint)?;
+    // As browsers write it: they name a port only if it is another than that of the scheme.
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
     };
-    let address: IpAddr = address.parse().map_err(|_error| hint)?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    match length.map(str::parse::<u8>) {
-        None => Ok(text.to_owned()),
-        Some(Ok(0)) => Err("holds a network of everybody; list the proxies themselves"),
-        Some(Ok(length)) if length <= longest => Ok(text.to_owned()),
-        Some(_) => Err(hint),
-    }
+    Ok(if port == default_port {
+        format!("{}://{host}", parts.scheme)
+    } else {
+        format!("{}://{host}:{port}", parts.scheme)
+    })
 }
 
 fn parse_key_part(text: &str) -> Result<String, &'static str> {

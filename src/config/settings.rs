@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
+use crate::otp::api_key::ApiKeyHash;
+use crate::otp::network::Network;
 use crate::otp::policy::{AddressLimits, Resend, StepUp};
 
 use super::secret_key::SecretKey;
@@ -46,19 +46,20 @@ pub struct HttpSettings {
     /// The address under which people reach the API, without a slash at its end; or empty.
     pub public_url: String,
     /// Addresses and networks whose forwarding header is believed.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: Vec<Network>,
     /// The header that they write.
     pub forwarded_header: ForwardedHeader,
     /// Origins whose pages may call the API.
     pub cors_origins: Vec<String>,
     /// Hashes of the API keys; none means that the API is open.
-    pub api_keys: Vec<SecretString>,
+    pub api_keys: Vec<ApiKeyHash>,
 }
 
 /// The header in which a proxy names the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`.
+    #[default]
     XForwardedFor,
     /// `Forwarded` of RFC 7239.
     Forwarded,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Message;
 use super::error::MailError;
 use super::transport::Transport;
-use crate::otp::clock::{Clock, UnixMillis};
+use crate::otp::clock::Clock;
 
 /// How many mails it keeps.
 const CAPACITY: usize = 100;
@@ -62,7 +62,7 @@ impl Mailbox {
 #[async_trait]
 impl Transport for Mailbox {
     async fn send(&self, message: &Message) -> Result<(), MailError> {
-        let received = rfc3339(self.clock.now());
+        let received = self.clock.now().rfc3339();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.count += 1;
         let id = kept.count.to_string();
@@ -80,58 +80,5 @@ impl Transport for Mailbox {
 
     async fn check(&self) -> Result<(), MailError> {
         Ok(())
-    }
-}
-
-/// `2026-09-21T14:13:20.000Z`.
-fn rfc3339(instant: UnixMillis) -> String {
-    let seconds = instant.0 / 1_000;
-    let (year, month, day) = date_of(seconds / 86_400);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        seconds / 3_600 % 24,
-        seconds / 60 % 60,
-        seconds % 60,
-        instant.0 % 1_000
-    )
-}
-
-/// The date of a day counted from 1970-01-01.
-fn date_of(mut day: u64) -> (u64, usize, u64) {
-    let mut year = 1970;
-    while day >= days_of_year(year) {
-        day -= days_of_year(year);
-        year += 1;
-    }
-    let february = days_of_year(year) - 337;
-    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while day >= months[month] {
-        day -= months[month];
-        month += 1;
-    }
-    (year, month + 1, day + 1)
-}
-
-fn days_of_year(year: u64) -> u64 {
-    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    if is_leap { 366 } else { 365 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn instants_are_written_as_rfc_3339() {
-        for (millis, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_790_000_000_123, "2026-09-21T14:13:20.123Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(rfc3339(UnixMillis(millis)), text);
-        }
     }
 }

@@ -14,6 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::config::Sender;
 use crate::otp::address::EmailAddress;
 use crate::otp::clock::{Clock, UnixMillis};
@@ -38,6 +40,8 @@ pub struct OtpMail {
     pub locale: Option<String>,
     /// By which the same code of the same job is known again.
     pub message_id: MessageId,
+    /// By when its end must be known; what is not accepted then was not accepted in time.
+    pub until: Instant,
 }
 
 /// The part of a Message-ID before the `@`; the same for every attempt of one job at one code.
@@ -90,6 +94,8 @@ pub struct Message {
     pub date: UnixMillis,
     /// `id@domain`, without angle brackets.
     pub message_id: String,
+    /// By when its end must be known.
+    pub until: Instant,
 }
 
 impl fmt::Debug for Message {
@@ -154,6 +160,7 @@ impl Mailer {
             html: rendered.html,
             date: self.clock.now(),
             message_id: format!("{}@{}", mail.message_id, self.letterhead.sender.domain()),
+            until: mail.until,
         })
     }
 

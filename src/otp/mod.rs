@@ -3,9 +3,11 @@
 //! calls nobody.
 
 pub mod address;
+pub mod api_key;
 pub mod budget;
 pub mod clock;
 pub mod code;
 pub mod keys;
+pub mod network;
 pub mod policy;
 pub mod record;

@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::backlog::Backlog;
 use self::jobs::Jobs;
-use self::producer::{Lent, Producer};
-use self::worker::{Processor, Workers, drain};
+use self::producer::Producer;
+use self::worker::{Complaints, Processor, Workers, drain};
 use super::attempt::Attempts;
 use super::job::{JobData, NAME, RequestId, mask};
 use super::{
@@ -35,6 +35,12 @@ use crate::redis_link::{ConnectError, LinkError, RedisLink, RedisTarget};
 
 /// The end of one call to Redis, after which the caller hears that the queue is unavailable.
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a connection may be silent before it counts as lost: well within a call's deadline.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// How often a process with workers asks whether Redis is there.
+const WATCH: Duration = Duration::from_secs(1);
+/// The pause between two attempts to start workers.
+const PAUSE: Duration = Duration::from_millis(200);
 /// The end of the start; the crate alone would try for 40 s.
 const START_DEADLINE: Duration = Duration::from_secs(5);
 /// Jobs that one script removes.
@@ -96,34 +102,34 @@ impl BullmqQueue {
         })
     }
 
-    async fn add(&self, lent: &Lent, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
-        let most = self.limits.max_waiting;
-        if !self.backlog.reserve(&self.jobs, most).await? {
-            return Err(EnqueueError::Full);
-        }
+    /// Adds a job by way of a sound connection, and gives that up unless it answers before `end`.
+    async fn add(&self, id: &RequestId, data: &JobData, end: Instant) -> Result<(), QueueError> {
+        let sound = tokio::time::timeout_at(end, self.producer.sound(&self.jobs)).await;
+        let lent = sound.map_err(|_late| no_answer(CALL_DEADLINE))??;
+        let call = self.producer.call(&lent);
         let options = JobOptions {
             timestamp: Some(self.sources.clock.now().0),
             ..JobOptions::new().job_id(id.reveal())
         };
-        lent.queue
-            .add(NAME, data.to_json())
-            .options(options)
-            .await?;
+        let adding = lent.queue.add(NAME, data.to_json()).options(options);
+        let added = tokio::time::timeout_at(end, adding).await;
+        call.end(matches!(added, Ok(Ok(_))));
+        added.map_err(|_late| no_answer(CALL_DEADLINE))??;
         Ok(())
     }
 
     async fn start_workers(
         &self,
-        handler: Handler,
-        stop: CancellationToken,
+        handler: &Handler,
+        stop: &CancellationToken,
     ) -> Result<Workers, QueueError> {
         let processor = Processor {
             jobs: self.jobs.clone(),
             attempts: Attempts::new(self.limits.attempt_deadline, &self.sources),
-            handler,
+            handler: Arc::clone(handler),
             limits: self.limits,
             telemetry: Arc::clone(&self.sources.telemetry),
-            stop,
+            stop: stop.clone(),
         };
         let mut workers = Workers::new();
         let shares = crate_options::concurrencies(&self.target, self.limits.concurrency);
@@ -141,21 +147,101 @@ impl BullmqQueue {
         }
         Ok(workers)
     }
+
+    /// Workers until `stop`, others after each outage: by themselves those of the crate would come
+    /// back up to 20 s later than Redis. What the old ones still run they end, or leave to the
+    /// lease, and meanwhile they claim nothing.
+    async fn keep_workers(
+        &self,
+        handler: &Handler,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) {
+        while !stop.is_cancelled() {
+            let shift = stop.child_token();
+            let _ends_with_this_turn = shift.clone().drop_guard();
+            let workers = tokio::select! {
+                () = stop.cancelled() => return,
+                workers = self.start_when_redis_answers(handler, &shift) => workers,
+            };
+            for worker in workers.iter() {
+                let telemetry = Arc::clone(&self.sources.telemetry);
+                tasks.spawn(drain(Arc::clone(worker), telemetry));
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = outage(&self.jobs) => self.producer.give_up(&self.producer.current()),
+            }
+            let patience = self.limits.attempt_deadline;
+            tasks.spawn(async move { workers.close(patience).await });
+            while tasks.try_join_next().is_some() {}
+        }
+    }
+
+    async fn start_when_redis_answers(
+        &self,
+        handler: &Handler,
+        stop: &CancellationToken,
+    ) -> Workers {
+        let mut complaints = Complaints::new(&self.sources.telemetry);
+        loop {
+            let failure = match self.jobs.reach().await {
+                Ok(()) => match self.start_workers(handler, stop).await {
+                    Ok(workers) => return workers,
+                    Err(error) => error,
+                },
+                Err(error) => error.into(),
+            };
+            complaints.tell(&failure);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn clean_again_and_again(&self) {
+        let mut cleaning = tokio::time::interval(CLEANING_INTERVAL);
+        cleaning.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            cleaning.tick().await;
+            if let Err(error) = self.clean().await {
+                self.sources.telemetry.part_failed("queue", &error);
+            }
+        }
+    }
+}
+
+/// Returns once Redis does not answer. A failure between two questions is so short that the crate
+/// is over it as soon.
+async fn outage(jobs: &Jobs) {
+    let mut asking = tokio::time::interval(WATCH);
+    asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut answers = true;
+    while answers {
+        asking.tick().await;
+        let answer = tokio::time::timeout(FIRST_ANSWER, jobs.reach()).await;
+        answers = matches!(answer, Ok(Ok(())));
+    }
 }
 
 #[async_trait]
 impl JobQueue for BullmqQueue {
     async fn enqueue(&self, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
         let end = Instant::now() + CALL_DEADLINE;
-        let too_late = |_| no_answer(CALL_DEADLINE);
-        let sound = tokio::time::timeout_at(end, self.producer.sound(&self.jobs)).await;
-        let lent = sound.map_err(too_late)??;
-        let added = tokio::time::timeout_at(end, self.add(&lent, id, data)).await;
-        let outcome = added.unwrap_or_else(|late| Err(too_late(late).into()));
-        if let Err(EnqueueError::Queue(_)) = outcome {
-            self.producer.give_up(&lent);
+        // Whatever silences our link has silenced the crate, too, which is longer in coming back.
+        let current = self.producer.current();
+        let call = self.producer.call(&current);
+        let reserving = self.backlog.reserve(&self.jobs, self.limits.max_waiting);
+        let reserved = tokio::time::timeout_at(end, reserving).await;
+        call.end(matches!(reserved, Ok(Ok(_))));
+        if !reserved.map_err(|_late| no_answer(CALL_DEADLINE))?? {
+            return Err(EnqueueError::Full);
         }
-        outcome
+        let soon = end.min(Instant::now() + FIRST_ANSWER);
+        match self.add(id, data, soon).await {
+            // The connection may have been lost unnoticed. While the queue knows the first one, the
+            // same id is the same job.
+            Err(_) if Instant::now() < end => Ok(self.add(id, data, end).await?),
+            outcome => Ok(outcome?),
+        }
     }
 
     async fn state(&self, id: &RequestId) -> Result<Option<JobState>, QueueError> {
@@ -171,7 +257,8 @@ impl JobQueue for BullmqQueue {
     }
 
     async fn clean(&self) -> Result<(), QueueError> {
-        let queue = self.producer.current().queue;
+        let sound = tokio::time::timeout(CALL_DEADLINE, self.producer.sound(&self.jobs)).await;
+        let queue = sound.map_err(|_late| no_answer(CALL_DEADLINE))??.queue;
         let kept = [
             ("completed", self.limits.keep_completed),
             ("failed", self.limits.keep_failed),
@@ -187,28 +274,14 @@ impl JobQueue for BullmqQueue {
     }
 
     async fn work(&self, handler: Handler, stop: CancellationToken) -> Result<(), QueueError> {
-        let telemetry = &self.sources.telemetry;
-        let workers = self.start_workers(handler, stop.clone()).await?;
-        let mut drains = JoinSet::new();
-        for worker in workers.iter() {
-            drains.spawn(drain(Arc::clone(worker), Arc::clone(telemetry)));
+        // If this future is dropped, so are the workers that close, which closes them at once.
+        let mut tasks = JoinSet::new();
+        tokio::select! {
+            () = self.keep_workers(&handler, &stop, &mut tasks) => {}
+            // What is not cleaned before the stop is cleaned after the next start.
+            () = self.clean_again_and_again() => {}
         }
-        let mut cleaning = tokio::time::interval(CLEANING_INTERVAL);
-        cleaning.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                _ = cleaning.tick() => tokio::select! {
-                    // What is not cleaned now is cleaned after the next start.
-                    () = stop.cancelled() => break,
-                    cleaned = self.clean() => if let Err(error) = cleaned {
-                        telemetry.part_failed("queue", &error);
-                    },
-                }
-            }
-        }
-        workers.close(self.limits.attempt_deadline).await;
-        while drains.join_next().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
         Ok(())
     }
 }
@@ -246,12 +319,6 @@ fn masked(text: &str) -> String {
 impl From<bullmq::Error> for QueueError {
     fn from(error: bullmq::Error) -> Self {
         Self::Unavailable(masked(&error.to_string()))
-    }
-}
-
-impl From<bullmq::Error> for EnqueueError {
-    fn from(error: bullmq::Error) -> Self {
-        Self::Queue(error.into())
     }
 }
 

@@ -145,8 +145,7 @@ impl JobQueue for SqliteQueue {
     }
 
     async fn ping(&self) -> Result<(), QueueError> {
-        let ping = |db: &rusqlite::Connection| db.query_row("SELECT 1", [], |_| Ok(()));
-        Ok(self.shared.sqlite.run(ping).await?)
+        Ok(self.shared.sqlite.ping().await?)
     }
 
     async fn clean(&self) -> Result<(), QueueError> {

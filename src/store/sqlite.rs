@@ -7,6 +7,7 @@
 mod budget;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use rusqlite::types::Type;
@@ -34,6 +35,8 @@ pub struct SqliteStore {
     sqlite: Sqlite,
     policy: Policy,
     clock: Arc<dyn Clock>,
+    /// The latest instant, in milliseconds since 1970, that an operation was decided at.
+    latest: Arc<AtomicU64>,
 }
 
 impl SqliteStore {
@@ -43,11 +46,13 @@ impl SqliteStore {
             sqlite,
             policy,
             clock,
+            latest: Arc::default(),
         }
     }
 
-    /// Runs an operation on the writer thread, where the time is read too, so that it never runs
-    /// backwards from one operation to the next.
+    /// Runs an operation on the writer thread, where the time is read too. It never runs backwards
+    /// from one operation to the next: a clock that is set back stands still here until it has
+    /// caught up, or until the next start.
     async fn run<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -55,10 +60,13 @@ impl SqliteStore {
     {
         let policy = self.policy;
         let clock = Arc::clone(&self.clock);
-        let outcome = self
-            .sqlite
-            .run(move |db| operation(db, &policy, clock.now()))
-            .await;
+        let latest = Arc::clone(&self.latest);
+        let timed = move |db: &Connection| {
+            let read = clock.now();
+            let before = UnixMillis(latest.fetch_max(read.0, Ordering::Relaxed));
+            operation(db, &policy, read.max(before))
+        };
+        let outcome = self.sqlite.run(timed).await;
         outcome.map_err(StoreError::from)
     }
 }
@@ -198,8 +206,7 @@ impl OtpStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.run(|db, _, _| db.prepare_cached("SELECT 1")?.query_row([], |_| Ok(())))
-            .await
+        Ok(self.sqlite.ping().await?)
     }
 }
 

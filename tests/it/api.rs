@@ -3,6 +3,10 @@
 
 mod endpoints;
 mod methods;
+mod client;
+mod api_keys;
+mod cors;
+mod security_headers;
 mod body;
 mod json;
 mod limits;
@@ -25,6 +29,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use otpost::api::Api;
+use otpost::api::client::Gate;
 use otpost::api::dev::Development;
 use otpost::api::server::Peer;
 use otpost::otp::code::OsEntropy;
@@ -74,29 +79,19 @@ impl Bench {
     }
 
     fn with(store: FakeStore, queue: FakeQueue) -> Self {
-        Self::build(store, queue, "", None)
+        Self::build(store, queue, |_api| {})
     }
 
     fn in_development() -> Self {
         let messages = Arc::new(mails);
-        let development = Some(Development { messages });
-        Self::build(
-            FakeStore::new(incorrect()),
-            FakeQueue::new(),
-            "",
-            development,
-        )
+        Self::refusing_but(|api| api.development = Some(Development { messages }))
     }
 
-    fn build(
-        store: FakeStore,
-        queue: FakeQueue,
-        public_url: &str,
-        development: Option<Development>,
-    ) -> Self {
+    /// A router that is set up in another way than the usual one.
+    fn build(store: FakeStore, queue: FakeQueue, set_up: impl FnOnce(&mut Api)) -> Self {
         let (store, queue) = (Arc::new(store), Arc::new(queue));
         let telemetry = Arc::new(Telemetry::default());
-        let router = otpost::api::router(Api {
+        let mut api = Api {
             store: store.clone(),
             queue: queue.clone(),
             keys: Arc::new(keys()),
@@ -111,11 +106,14 @@ impl Bench {
             resend_in: Duration::from_secs(30),
             entropy: Arc::new(OsEntropy),
             telemetry: telemetry.clone(),
-            public_url: public_url.to_owned(),
-            development,
-        });
+            gate: Gate::default(),
+            cors_origins: Vec::new(),
+            public_url: String::new(),
+            development: None,
+        };
+        set_up(&mut api);
         Self {
-            router,
+            router: otpost::api::router(api),
             store,
             queue,
             telemetry,
@@ -124,7 +122,12 @@ impl Bench {
 
     /// For tests of what never gets as far as the store.
     fn refusing() -> Self {
-        Self::with(FakeStore::new(incorrect()), FakeQueue::new())
+        Self::refusing_but(|_api| {})
+    }
+
+    /// The same, set up in another way than the usual one.
+    fn refusing_but(set_up: impl FnOnce(&mut Api)) -> Self {
+        Self::build(FakeStore::new(incorrect()), FakeQueue::new(), set_up)
     }
 
     /// Fails if anything reached store or queue: what is malformed is no attempt.

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::process::Setup;
+use crate::support::process::{Setup, terminate};
 use crate::support::redis_server::free_port;
 use crate::support::smtp_server::{Act, SmtpServer};
 
@@ -90,6 +90,31 @@ async fn keygen_prints_keys_that_the_settings_take() {
     std::fs::write(file, &output.stdout).unwrap();
     let checked = setup.run(&["config", "check"]).await;
     assert!(checked.status.success(), "{}", said(&checked));
+}
+
+#[tokio::test]
+async fn apikey_prints_a_key_and_the_line_that_lists_it() {
+    let output = Setup::bare().run(&["apikey"]).await;
+    let again = Setup::bare().run(&["apikey"]).await;
+    assert_ne!(output.stdout, again.stdout, "every key is another");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (key, line) = text.split_once('\n').unwrap();
+    assert!(key.starts_with("otpost_") && key.len() == 59, "{key}");
+    let setup = Setup::mailing_to("smtps://mail.example.com");
+    let file = setup.folder().join("otpost.toml");
+    std::fs::write(&file, format!("[http]\n{line}")).unwrap();
+    let checked = setup.run(&["config", "check"]).await;
+    assert!(checked.status.success(), "{}", said(&checked));
+
+    std::fs::write(file, format!("[http]\napi_keys = [\"{key}\"]\n")).unwrap();
+    let checked = setup.run(&["config", "check"]).await;
+    assert_eq!(checked.status.code(), Some(2));
+    assert!(
+        said(&checked).contains("http.api_keys"),
+        "{}",
+        said(&checked)
+    );
+    assert!(!said(&checked).contains(&key[7..]), "{}", said(&checked));
 }
 
 #[tokio::test]
@@ -188,15 +213,71 @@ async fn a_database_without_its_keys_and_one_in_use_are_refused() {
 
 #[tokio::test]
 async fn settings_that_protect_and_have_no_effect_yet_are_refused() {
-    for (name, value) in [
-        ("http.trusted_proxies", "10.0.0.1"),
-        ("http.cors_origins", "https://app.example.com"),
-        ("http.api_keys", "abc"),
-        ("store.durability", "strict"),
-    ] {
-        let setup = Setup::mailing_to("smtp://127.0.0.1").with(name, value);
-        let output = setup.run(&["serve"]).await;
-        assert_eq!(output.status.code(), Some(1), "{name}");
-        assert!(said(&output).contains(name), "{}", said(&output));
+    let setup = Setup::mailing_to("smtp://127.0.0.1").with("store.durability", "strict");
+    for arguments in [&["serve"][..], &["config", "check"]] {
+        let output = setup.run(arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = said(&output);
+        assert!(said.contains("store.durability"), "{said}");
     }
+    assert!(
+        !setup.folder().join("otpost.db.keys").exists(),
+        "nothing was made"
+    );
+}
+
+#[tokio::test]
+async fn wrong_templates_are_found_by_config_check_and_before_anything_is_made() {
+    let setup = Setup::mailing_to("smtp://127.0.0.1").with("mail.templates", "nowhere");
+    for arguments in [&["serve"][..], &["config", "check"]] {
+        let output = setup.run(arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(
+            said(&output).contains("mail.templates"),
+            "{}",
+            said(&output)
+        );
+    }
+    assert!(
+        !setup.folder().join("otpost.db.keys").exists(),
+        "nothing was made"
+    );
+}
+
+#[tokio::test]
+async fn the_settings_of_one_role_are_checked_for_that_role() {
+    let setup = Setup::bare().on_redis("redis://127.0.0.1");
+    let all = setup.run(&["config", "check"]).await;
+    assert!(said(&all).contains("mail.from"), "{}", said(&all));
+    let api = setup.run(&["config", "check", "--role", "api"]).await;
+    assert!(api.status.success(), "{}", said(&api));
+}
+
+#[tokio::test]
+async fn healthcheck_needs_no_setting_but_the_listener() {
+    let mut setup = Setup::bare();
+    let process = setup.start().await;
+    let asking = Setup::bare()
+        .on_redis("redis://127.0.0.1")
+        .with("otp.digits", "99")
+        .with("ops.listen", &process.ops().to_string());
+    let answer = asking.run(&["healthcheck"]).await;
+    assert!(answer.status.success(), "{}", said(&answer));
+    let wrong = Setup::bare()
+        .with("ops.listen", "nonsense")
+        .run(&["healthcheck"])
+        .await;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(said(&wrong).contains("ops.listen"), "{}", said(&wrong));
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_redis_can_be_stopped() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let setup = Setup::mailing_to("smtp://127.0.0.1").on_redis(&url);
+    let mut child = setup.spawn(&["serve"]);
+    let (_connection, _) = silent.accept().await.unwrap();
+    let status = terminate(&mut child).await;
+    assert!(status.success(), "{status}");
 }

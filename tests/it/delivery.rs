@@ -25,6 +25,7 @@ use otpost::telemetry::Telemetry;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::support::clock::ManualClock;
 
@@ -89,6 +90,7 @@ impl Stage {
             entropy: Arc::new(OsEntropy),
             clock: clock.clone(),
             telemetry: Arc::new(Telemetry::default()),
+            mail_time: Duration::from_secs(5),
         };
         Self {
             processor,
@@ -299,6 +301,36 @@ async fn a_job_of_a_newer_version_is_left_to_a_newer_worker() {
         &stage.processor.process(stage.job_with("r1", data)).await
     ));
     assert!(stage.mails().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_no_newer_worker_takes_ends_when_its_code_would() {
+    let stage = Stage::new();
+    let job = stage.job_with("r1", json!({"v": 2, "email": "ada@example.org"}));
+    stage.clock.advance(LIFETIME);
+    let outcome = stage.processor.process(job).await;
+    assert!(matches!(&outcome, Outcome::Fail { reason } if reason.starts_with("expired")));
+    assert_eq!(stage.end_of("r1").await, Some(EndState::Expired));
+}
+
+#[tokio::test]
+async fn a_job_whose_mail_was_sent_is_not_mailed_again_when_only_its_end_was_lost() {
+    let stage = Stage::new();
+    let job = stage.job("r1");
+    stage.processor.process(job.clone()).await;
+    let again = Job { attempt: 2, ..job };
+    assert_eq!(stage.processor.process(again).await, Outcome::Done);
+    assert_eq!(stage.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn a_mail_must_be_known_to_be_sent_while_there_is_time_to_write_it_down() {
+    let stage = Stage::new();
+    let earliest = Instant::now() + stage.processor.mail_time;
+    stage.processor.process(stage.job("r1")).await;
+    let latest = Instant::now() + stage.processor.mail_time;
+    let until = stage.transport.messages.lock().unwrap()[0].until;
+    assert!((earliest..=latest).contains(&until));
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Many durable answers share few commits on the embedded backend.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header::CONTENT_TYPE};
 use futures::future::join_all;
+use otpost::api::server::Peer;
 use otpost::api::{self, Api};
 use otpost::otp::clock::SystemClock;
 use otpost::otp::code::OsEntropy;
@@ -56,6 +58,8 @@ async fn api_on(sqlite: &Sqlite) -> (api::Router, Arc<SqliteQueue>) {
         resend_in: Duration::from_secs(30),
         entropy: Arc::new(OsEntropy),
         telemetry,
+        gate: api::client::Gate::default(),
+        cors_origins: Vec::new(),
         public_url: String::new(),
         development: None,
     });
@@ -69,7 +73,9 @@ async fn sixty_four_generates_at_once_make_fewer_than_16_commits() {
     let (router, queue) = api_on(&sqlite).await;
     let generate = |number: usize| {
         let body = format!("{{\"email\":\"person{number}@example.org\"}}");
-        let request = Request::post("/otp/generate").header(CONTENT_TYPE, "application/json");
+        let request = Request::post("/otp/generate")
+            .header(CONTENT_TYPE, "application/json")
+            .extension(Peer(SocketAddr::from(([127, 0, 0, 1], 50_000))));
         router
             .clone()
             .oneshot(request.body(Body::from(body)).unwrap())

@@ -9,6 +9,7 @@
 
 mod api;
 mod app;
+mod gate;
 mod command_line;
 mod contract;
 mod delivery;

@@ -86,6 +86,7 @@ fn job(id: &str) -> OtpMail {
         valid_for: Duration::from_secs(10 * 60 + 59),
         locale: None,
         message_id: MessageId::new(&keys, id, Nonce([1; 16])),
+        until: tokio::time::Instant::now() + LATE,
     }
 }
 

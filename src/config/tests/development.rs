@@ -64,7 +64,11 @@ fn development_mode_refuses_to_be_reached_by_others() {
             Role::All,
             "http.trusted_proxies",
         ),
-        (&[("http.api_keys", "abc")], Role::All, "http.api_keys"),
+        (
+            &[("http.api_keys", API_KEY_HASH)],
+            Role::All,
+            "http.api_keys",
+        ),
         (
             &[master, address, ("store.url", "redis://192.0.2.1")],
             Role::All,

@@ -13,6 +13,9 @@ use super::*;
 use crate::otp::policy::{Resend, StepUp};
 
 const MASTER: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// The hash of an API key.
+const API_KEY_HASH: &str =
+    "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const ADDRESS: &str = "ICECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The least that a service needs outside development mode.
@@ -270,4 +273,20 @@ fn a_role_is_written_as_on_the_command_line() {
     assert!("both".parse::<Role>().is_err());
     assert!(Role::All.mails() && Role::All.answers());
     assert!(!Role::Api.mails() && !Role::Worker.answers());
+}
+
+#[test]
+fn origins_are_kept_as_browsers_write_them() {
+    for (given, kept) in [
+        ("https://App.Example.com", "https://app.example.com"),
+        ("https://app.example.com:443", "https://app.example.com"),
+        ("https://app.example.com:80", "https://app.example.com:80"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]"),
+    ] {
+        let config = load(&production_with(&[("http.cors_origins", given)])).unwrap();
+        assert_eq!(config.settings.http.cors_origins, [kept], "{given}");
+    }
 }

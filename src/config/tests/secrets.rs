@@ -7,16 +7,17 @@ use super::*;
 
 #[test]
 fn no_secret_is_shown() {
+    let api_keys = format!("{API_KEY_HASH},{API_KEY_HASH}");
     let config = load(&production_with(&[
         ("store.url", "redis://me:sesame@127.0.0.1:6380/1"),
         ("keys.master", MASTER),
         ("keys.address", ADDRESS),
         ("keys.previous", ADDRESS),
-        ("http.api_keys", "opensesame,anothersesame"),
+        ("http.api_keys", &api_keys),
     ]))
     .unwrap();
     let printed = config.print();
-    for secret in [MASTER, ADDRESS, "sesame", "hunter2"] {
+    for secret in [MASTER, ADDRESS, "sesame", "hunter2", "ba7816bf"] {
         assert!(!printed.contains(secret), "{printed}");
         assert!(!format!("{config:?}").contains(secret));
     }

@@ -36,6 +36,13 @@ impl Jobs {
         self.link.ping().await
     }
 
+    /// Answers when the server that holds this queue does, whatever other servers of a cluster do.
+    pub async fn reach(&self) -> Result<(), LinkError> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(self.keys.meta());
+        self.link.query::<u8>(&command).await.map(drop)
+    }
+
     /// Where a job stands.
     pub async fn state(&self, id: &str) -> Result<Option<JobState>, LinkError> {
         let job = self.keys.job_key(id);

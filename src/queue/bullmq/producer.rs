@@ -1,14 +1,19 @@
 //! The crate's queue, replaced after a failure: left alone, its connection would come back up to
 //! 5 s after Redis does.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bullmq::{Queue, QueueOptions};
+use tokio::time::Instant;
 
 use super::jobs::Jobs;
 use super::{START_DEADLINE, within};
 use crate::queue::QueueError;
+
+/// Longer than a connection takes to be made once Redis answers.
+const RENEWAL: Duration = Duration::from_millis(500);
 
 /// Lends the crate's queue.
 pub struct Producer {
@@ -17,7 +22,16 @@ pub struct Producer {
     current: Mutex<Lent>,
     /// The newest generation that failed.
     failed: AtomicU64,
-    is_renewing: AtomicBool,
+    /// Held by the caller that connects anew.
+    renewing: tokio::sync::Mutex<()>,
+}
+
+/// A call that is under way.
+pub struct Call<'a> {
+    producer: &'a Producer,
+    lent: &'a Lent,
+    begun: Instant,
+    has_ended: bool,
 }
 
 /// The crate's queue, and the how-manieth it is.
@@ -40,7 +54,7 @@ impl Producer {
                 generation: 1,
             }),
             failed: AtomicU64::new(0),
-            is_renewing: AtomicBool::new(false),
+            renewing: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -51,22 +65,40 @@ impl Producer {
 
     /// A queue that has not failed, connected anew if need be, as soon as `jobs` can be asked.
     pub async fn sound(&self, jobs: &Jobs) -> Result<Lent, QueueError> {
-        let current = self.current();
-        if self.failed.load(Ordering::Acquire) < current.generation {
-            return Ok(current);
+        if let Some(sound) = self.unfailed() {
+            return Ok(sound);
         }
-        if self.is_renewing.swap(true, Ordering::AcqRel) {
+        // All callers share the new connection. Held over the wait, since they wait for just that.
+        let Ok(_turn) = tokio::time::timeout(RENEWAL, self.renewing.lock()).await else {
             return Err(QueueError::Unavailable("it is connecting again".to_owned()));
+        };
+        if let Some(sound) = self.unfailed() {
+            return Ok(sound);
         }
-        let _busy = Busy(&self.is_renewing);
-        jobs.ping().await?;
+        jobs.reach().await?;
         let building = Queue::with_options(&self.name, self.options.clone());
-        let next = Lent {
-            queue: within(START_DEADLINE, building).await?,
+        let queue = within(START_DEADLINE, building).await?;
+        let mut current = self.lock();
+        *current = Lent {
+            queue,
             generation: current.generation + 1,
         };
-        *self.lock() = next.clone();
-        Ok(next)
+        Ok(current.clone())
+    }
+
+    fn unfailed(&self) -> Option<Lent> {
+        let current = self.current();
+        (self.failed.load(Ordering::Acquire) < current.generation).then_some(current)
+    }
+
+    /// Watches over a call on `lent`.
+    pub fn call<'a>(&'a self, lent: &'a Lent) -> Call<'a> {
+        Call {
+            producer: self,
+            lent,
+            begun: Instant::now(),
+            has_ended: false,
+        }
     }
 
     /// Notes that a call on `lent` failed.
@@ -80,10 +112,21 @@ impl Producer {
     }
 }
 
-struct Busy<'a>(&'a AtomicBool);
+impl Call<'_> {
+    /// Gives the queue up if it did not work.
+    pub fn end(mut self, has_worked: bool) {
+        self.has_ended = true;
+        if !has_worked {
+            self.producer.give_up(self.lent);
+        }
+    }
+}
 
-impl Drop for Busy<'_> {
+impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        // Whoever asked has gone. Only a long wait was the queue's fault.
+        if !self.has_ended && self.begun.elapsed() >= RENEWAL {
+            self.producer.give_up(self.lent);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! defaults if the crate can't read them: retries are moved by hand, so that `attempts` does not
 //! count. What fails on the way is left to the lease: the job runs again when it ends.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,15 +165,36 @@ impl Drop for Workers {
 
 /// Takes what a worker reports until it is closed; the crate would keep it all in memory.
 pub async fn drain(worker: Arc<Worker>, telemetry: Arc<Telemetry>) {
-    let mut last: Option<Instant> = None;
+    let mut complaints = Complaints::new(&telemetry);
     while let Some(event) = worker.next_event().await {
         match event {
-            WorkerEvent::Error(text) if last.is_none_or(|last| last.elapsed() >= QUIET) => {
-                last = Some(Instant::now());
-                telemetry.part_failed("queue", &masked(&text));
-            }
+            WorkerEvent::Error(text) => complaints.tell(&masked(&text)),
             WorkerEvent::Closed => return,
             _ => {}
+        }
+    }
+}
+
+/// Failures that come again and again, of which one in a while is told.
+pub struct Complaints<'a> {
+    telemetry: &'a Telemetry,
+    last: Option<Instant>,
+}
+
+impl<'a> Complaints<'a> {
+    /// None yet.
+    pub fn new(telemetry: &'a Telemetry) -> Self {
+        Self {
+            telemetry,
+            last: None,
+        }
+    }
+
+    /// Tells of this one unless another was told just before.
+    pub fn tell(&mut self, failure: &dyn Display) {
+        if self.last.is_none_or(|last| last.elapsed() >= QUIET) {
+            self.last = Some(Instant::now());
+            self.telemetry.part_failed("queue", failure);
         }
     }
 }

@@ -205,7 +205,7 @@ async fn an_unknown_id_is_no_path_and_neither_is_one_of_another_form() {
 #[tokio::test]
 async fn the_landing_page_shows_the_endpoints_and_loads_nothing() {
     let url = "https://otp.example.org/";
-    let bench = Bench::build(FakeStore::new(incorrect()), FakeQueue::new(), url, None);
+    let bench = Bench::refusing_but(|api| api.public_url = String::from(url));
     let answer = bench.get("/").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
@@ -224,17 +224,4 @@ async fn the_landing_page_shows_the_endpoints_and_loads_nothing() {
     assert!(answer.text().contains(shown), "{}", answer.text());
     let answer = Bench::in_development().get("/").await;
     assert!(answer.text().contains("href=\"/dev/mailbox\""));
-}
-
-#[tokio::test]
-async fn a_service_behind_tls_asks_browsers_to_stay_there() {
-    let url = "https://otp.example.org";
-    let bench = Bench::build(FakeStore::new(incorrect()), FakeQueue::new(), url, None);
-    let answer = bench.get("/nothing").await;
-    assert_eq!(
-        answer.header("strict-transport-security"),
-        "max-age=31536000"
-    );
-    let answer = Bench::new().get("/nothing").await;
-    assert!(!answer.headers.contains_key("strict-transport-security"));
 }

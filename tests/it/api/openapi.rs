@@ -31,7 +31,9 @@ async fn the_service_hands_out_its_document() {
 fn every_status_of_every_endpoint_is_described() {
     let document = parsed();
     assert_eq!(document["openapi"], "3.1.0");
-    let post = ["400", "405", "408", "413", "414", "415", "500", "503"];
+    let post = [
+        "400", "401", "405", "408", "413", "414", "415", "500", "503",
+    ];
     let cases = [
         (
             "/otp/generate",
@@ -46,7 +48,7 @@ fn every_status_of_every_endpoint_is_described() {
         (
             "/otp/requests/{id}",
             "get",
-            vec!["200", "400", "404", "405", "414", "500", "503"],
+            vec!["200", "400", "401", "404", "405", "414", "500", "503"],
         ),
     ];
     for (path, method, mut expected) in cases {
@@ -117,5 +119,27 @@ fn no_answer_has_a_member_for_a_code() {
         }
         let has_code = schema.to_string().contains("\"otp\"");
         assert!(!has_code, "{name}");
+    }
+}
+
+#[test]
+fn every_endpoint_takes_an_api_key_and_tells_how_to_ask_for_one() {
+    let document = parsed();
+    let scheme = &document["components"]["securitySchemes"]["api_key"];
+    assert_eq!(
+        (&scheme["type"], &scheme["scheme"]),
+        (&"http".into(), &"bearer".into())
+    );
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for operation in operations.as_object().unwrap().values() {
+            let security = serde_json::json!([{}, { "api_key": [] }]);
+            assert_eq!(operation["security"], security, "{path}");
+            let headers = &operation["responses"]["401"]["headers"];
+            let challenge = &headers["www-authenticate"]["example"];
+            assert_eq!(challenge, "Bearer realm=\"otpost\"", "{path}");
+            let parameters = operation["parameters"].as_array().unwrap();
+            let header = serde_json::json!({ "$ref": "#/components/parameters/client_ip" });
+            assert!(parameters.contains(&header), "{path}");
+        }
     }
 }

@@ -16,3 +16,4 @@ mod store_notes;
 mod store_outage;
 mod store_property;
 mod store_races;
+mod store_sqlite;

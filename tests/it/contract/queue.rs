@@ -3,6 +3,7 @@
 mod bench;
 mod bullmq;
 mod endings;
+mod outages;
 mod retries;
 mod running;
 mod sqlite;

@@ -1,5 +1,6 @@
-//! The store's contract: what simultaneous calls come to. Every caller has its own task, and the
-//! callers share ten connections; a barrier lets all of them go at once.
+//! The store's contract: what simultaneous calls come to. Every caller has its own task, and a
+//! barrier lets all of them go at once. The callers share ten connections to Redis; the embedded
+//! database has one writer, on which ten stores take turns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use tokio::task::JoinSet;
 use super::store_bench::Backend::{Redis, Sqlite};
 use super::store_bench::{Backend, Bench, POLICY, Who, other_than};
 
-const CONNECTIONS: usize = 10;
+/// Each with a connection of its own if the backend has connections.
+const STORES: usize = 10;
 
 async fn stores(bench: &Bench) -> Vec<Arc<dyn OtpStore>> {
     let mut stores = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..STORES {
         stores.push(bench.store().await);
     }
     stores

@@ -1,7 +1,9 @@
 //! What a server's answers mean for a mail.
 
+use otpost::mailer::OtpMail;
 use otpost::mailer::error::{Cause, Reply};
 use rstest::rstest;
+use tokio::time::Instant;
 
 use super::{SOON, class, job, mailer, patient, plain};
 use crate::support::smtp_server::{Act, SmtpServer};
@@ -116,6 +118,24 @@ async fn a_server_that_stalls_is_left_at_the_deadline(
     assert_eq!(error.failure().cause, Cause::Deadline);
     assert_eq!(class(&Err(error)), expected);
     server.until(|record| record.open == 0).await;
+}
+
+#[rstest]
+#[case("RCPT", "unavailable")]
+#[case(".", "unconfirmed")]
+#[tokio::test]
+async fn a_mail_is_given_up_when_its_own_time_is_over(
+    #[case] step: &'static str,
+    #[case] expected: &str,
+) {
+    let server = SmtpServer::start().await;
+    server.always(step, Act::Stall);
+    let mail = OtpMail {
+        until: Instant::now() + SOON,
+        ..job("j1")
+    };
+    let outcome = mailer(plain(&server)).send(&mail).await;
+    assert_eq!(class(&outcome), expected);
 }
 
 #[tokio::test]

@@ -18,6 +18,11 @@ impl ManualClock {
     pub fn advance(&self, span: Duration) {
         self.0.fetch_add(millis(span), Ordering::SeqCst);
     }
+
+    /// Moves the clock back, as an operator or a time server may.
+    pub fn set_back(&self, span: Duration) {
+        self.0.fetch_sub(millis(span), Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {

@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -85,6 +85,16 @@ impl Setup {
             .unwrap()
     }
 
+    /// Starts a command whose output nobody reads.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self) -> Process {
         self.runs += 1;
@@ -144,6 +154,12 @@ impl Process {
             .post("/otp/verify", &json!({ "email": email, "otp": code }))
             .await;
         (answer.status(), answer.json().await.unwrap())
+    }
+
+    /// Starts a request to the API that nothing is added to.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.api))
     }
 
     /// Posts JSON.
@@ -220,15 +236,7 @@ impl Process {
 
     /// Asks the process to end, and returns how it did and all that it wrote.
     pub async fn stop(mut self) -> (ExitStatus, String) {
-        let id = self.child.id().expect("the process runs").to_string();
-        let signalled = Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .await
-            .unwrap();
-        assert!(signalled.success());
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        let status = ended.expect("the process ends").unwrap();
+        let status = terminate(&mut self.child).await;
         let written = self
             .output
             .iter()
@@ -253,4 +261,17 @@ impl Process {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Sends SIGTERM and waits for the end.
+pub async fn terminate(child: &mut Child) -> ExitStatus {
+    let id = child.id().expect("the process runs").to_string();
+    let signalled = Command::new("kill")
+        .args(["-TERM", &id])
+        .status()
+        .await
+        .unwrap();
+    assert!(signalled.success());
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+    ended.expect("the process ends").unwrap()
 }

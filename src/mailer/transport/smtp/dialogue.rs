@@ -36,11 +36,10 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    pub(super) fn new(limits: Deadlines) -> Self {
-        Self {
-            ends: Instant::now() + limits.whole,
-            limits,
-        }
+    pub(super) fn new(limits: Deadlines, until: Option<Instant>) -> Self {
+        let whole = Instant::now() + limits.whole;
+        let ends = until.map_or(whole, |until| until.min(whole));
+        Self { ends, limits }
     }
 
     /// Waits for `work` at most `limit`, and never beyond the end.

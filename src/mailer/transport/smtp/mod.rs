@@ -210,8 +210,8 @@ impl Smtp {
         }
     }
 
-    async fn deliver(&self, letter: &Letter<'_>) -> Result<(), Failure> {
-        let deadline = Deadline::new(self.limits.deadlines);
+    async fn deliver(&self, letter: &Letter<'_>, until: Instant) -> Result<(), Failure> {
+        let deadline = Deadline::new(self.limits.deadlines, Some(until));
         let _turn = self.turn(&deadline).await?;
         if let Some(mut session) = self.take_idle().await {
             match session.mail(letter, &deadline).await {
@@ -287,11 +287,13 @@ impl Transport for Smtp {
             to: mime::wire_address(&message.to),
             data: &data,
         };
-        self.deliver(&letter).await.map_err(Failure::verdict)
+        self.deliver(&letter, message.until)
+            .await
+            .map_err(Failure::verdict)
     }
 
     async fn check(&self) -> Result<(), MailError> {
-        let deadline = Deadline::new(self.limits.deadlines);
+        let deadline = Deadline::new(self.limits.deadlines, None);
         let _turn = self.turn(&deadline).await.map_err(Failure::verdict)?;
         // An idle connection makes room: whoever opens one must not find one.
         if let Some(idle) = self.take_idle().await {

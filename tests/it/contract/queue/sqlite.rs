@@ -6,6 +6,10 @@ use serde_json::json;
 
 use super::bench::{Backend, Bench, Work, add, asking, counts_reach, deciding, within};
 
+/// Makes the write that a ping does fail, as all writes do on a full disk.
+const REFUSE: &str = "CREATE TRIGGER refuse BEFORE UPDATE ON dummy_write
+     BEGIN SELECT RAISE(ABORT, 'no write works'); END";
+
 fn insert(database: &Connection, id: &str, version: u64, data: &str) {
     let row = (id, version.to_string(), data);
     database
@@ -60,4 +64,16 @@ async fn an_end_that_can_not_be_written_is_written_later_and_the_job_does_not_ru
         .query_row("SELECT count(*) FROM job", [], |row| row.get(0))
         .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_fails_while_no_write_works() {
+    let bench = Bench::new(Backend::Sqlite).await;
+    let queue = bench.open().await;
+    queue.ping().await.unwrap();
+    let database = Connection::open(bench.database()).unwrap();
+    database.execute_batch(REFUSE).unwrap();
+    assert!(queue.ping().await.is_err());
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    queue.ping().await.unwrap();
 }
