@@ -1,4 +1,4 @@
-.PHONY: run test check fmt load install
+.PHONY: run test check fmt load install schemathesis slow fuzz deny mutants
 
 # Serves the whole flow on 127.0.0.1:8080 with nothing beside it.
 run:
@@ -9,6 +9,7 @@ test: install
 	cargo test --locked
 	cargo test --locked --manifest-path bench/load/Cargo.toml
 	cargo build --locked && npm --prefix tests/interop test
+	.venv/bin/python tests/schemathesis/run.py --seed 1 --examples 200 --at-least 1000
 
 # What a change must pass besides its tests.
 check:
@@ -24,6 +25,29 @@ fmt:
 load:
 	cargo build --locked --release
 	cargo run --locked --release --manifest-path bench/load/Cargo.toml -- table --binary target/release/otpost
+
+# Three random seeds with at least 5,000 cases each against what openapi.json says.
+schemathesis: install
+	cargo build --locked
+	.venv/bin/python tests/schemathesis/run.py --random-seeds 3 --examples 800 --at-least 5000
+
+# Slow and silent clients, 1,000 at once; needs Debian's slowhttptest.
+slow: install
+	cargo build --locked
+	.venv/bin/python tests/slow/run.py
+
+# Each fuzz target for FUZZ_SECONDS; needs `cargo install --locked cargo-fuzz`.
+FUZZ_SECONDS ?= 600
+fuzz:
+	bash fuzz/run $(FUZZ_SECONDS)
+
+# Licences, sources and bans of dependencies; needs `cargo install --locked cargo-deny`.
+deny:
+	cargo deny --locked check licenses bans sources
+
+# Changes the code rules and looks whether a test notices; needs `cargo install --locked cargo-mutants`.
+mutants:
+	cargo mutants
 
 install:
 	bash tests/install

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::cors::Cors;
+use super::framing::Flaw;
 use super::problem::Problem;
 use crate::otp::code::Entropy;
 use crate::telemetry::Telemetry;
@@ -73,6 +74,11 @@ pub async fn exchange(State(outer): State<Exchange>, request: Request, next: Nex
 
 /// The handler's answer, or the problem that stands for it.
 async fn answer(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Flaw>() {
+        Some(Flaw::Malformed) => return Problem::malformed_request().into_response(),
+        Some(Flaw::TooLarge) => return Problem::head_too_large().into_response(),
+        None => {}
+    }
     if uri_bytes(request.uri()) > URI_BYTES {
         return Problem::uri_too_long().into_response();
     }

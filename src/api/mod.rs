@@ -14,6 +14,7 @@ pub mod forwarded;
 pub mod cors;
 pub mod body;
 pub mod exchange;
+pub mod framing;
 pub mod server;
 pub mod ops;
 pub mod health;

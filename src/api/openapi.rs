@@ -127,6 +127,8 @@ impl IntoResponses for StatusProblems {
             Problem::not_found(),
             Problem::method_not_allowed_but("GET,HEAD"),
             Problem::uri_too_long(),
+            Problem::malformed_request(),
+            Problem::head_too_large(),
             Problem::internal_error(Example),
             Problem::unavailable(Example),
         ])
@@ -145,6 +147,8 @@ fn post_problems() -> Vec<Problem> {
         message: "must be there".to_owned(),
     };
     vec![
+        Problem::malformed_request(),
+        Problem::head_too_large(),
         Problem::malformed_json(),
         Problem::incomplete_body(),
         Problem::invalid_request(vec![missing]),

@@ -264,6 +264,28 @@ impl Problem {
         )
     }
 
+    /// 400: the head is not HTTP/1, or can be read in more than one way.
+    pub fn malformed_request() -> Self {
+        const KIND: Kind = Kind::new(
+            StatusCode::BAD_REQUEST,
+            "malformed_request",
+            "The request is not well-formed HTTP",
+        )
+        .detail("Send HTTP/1.1 with one Host, and one Content-Length or Transfer-Encoding.");
+        Self::new(&KIND)
+    }
+
+    /// 431: the head has too many bytes or fields.
+    pub fn head_too_large() -> Self {
+        const KIND: Kind = Kind::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+            "The head of the request is too large",
+        )
+        .detail("A head may have 16384 bytes and 64 fields.");
+        Self::new(&KIND)
+    }
+
     /// 422: the code is not right, and nobody is told why.
     pub fn otp_incorrect() -> Self {
         const KIND: Kind = Kind::new(

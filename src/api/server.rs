@@ -11,12 +11,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,12 +30,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::framing::{Framing, HEAD_BYTES, HEAD_FIELDS, Last};
 use crate::telemetry::Telemetry;
 
-/// The most bytes of a request's head; more is answered with 431 by hyper (H-11).
-const HEAD_BYTES: usize = 16 * 1024;
-/// The most header fields of a request; more is answered with 431 by hyper (H-11).
-const HEAD_FIELDS: usize = 64;
 /// What hyper reads ahead on one connection.
 const BUFFER_BYTES: usize = 32 * 1024;
 /// How long to wait when the system has no room for another connection.
@@ -143,6 +142,7 @@ async fn connection(
     };
     let stream = Watched {
         stream,
+        framing: Framing::default(),
         watch: watch.clone(),
     };
     let mut served = pin!(
@@ -182,10 +182,17 @@ async fn answer(
     router: Router,
     watch: Arc<Watch>,
 ) -> Result<hyper::Response<Answer>, Infallible> {
-    watch.enter(State::Request);
+    let last = watch.next_request();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(peer);
-    let response = router.oneshot(request).await?;
+    if let Some(flaw) = last.and_then(|last| last.flaw) {
+        request.extensions_mut().insert(flaw);
+    }
+    let mut response = router.oneshot(request).await?;
+    if last.is_some() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     Ok(response.map(|body| Answer { body, watch }))
 }
 
@@ -201,6 +208,14 @@ enum State {
 struct Watch {
     limits: Limits,
     state: Mutex<(State, Instant)>,
+    requests: Mutex<Requests>,
+}
+
+/// How many requests hyper has found, and which will be the last.
+#[derive(Default)]
+struct Requests {
+    found: u64,
+    last: Option<Last>,
 }
 
 impl Watch {
@@ -210,6 +225,7 @@ impl Watch {
         Self {
             limits,
             state: Mutex::new((State::Head, due)),
+            requests: Mutex::default(),
         }
     }
 
@@ -226,8 +242,21 @@ impl Watch {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (next, Instant::now() + span);
     }
 
+    /// A request has begun; tells if it is the last one.
+    fn next_request(&self) -> Option<Last> {
+        self.enter(State::Request);
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.found += 1;
+        let before = requests.found - 1;
+        requests.last.filter(|last| last.after == before)
+    }
+
     /// The first bytes after idleness begin a head; further ones gain it no time.
-    fn received(&self) {
+    fn received(&self, last: Option<Last>) {
+        if last.is_some() {
+            let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            requests.last = last;
+        }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).0;
         if state == State::Idle {
             self.enter(State::Head);
@@ -267,9 +296,10 @@ impl HttpBody for Answer {
     }
 }
 
-/// A connection that tells its [`Watch`] when bytes arrive.
+/// A connection that tells its [`Watch`] when bytes arrive, and hyper only what is well framed.
 struct Watched {
     stream: TcpStream,
+    framing: Framing,
     watch: Arc<Watch>,
 }
 
@@ -279,12 +309,24 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.watch.received();
+        let this = &mut *self;
+        loop {
+            let passed = this.framing.pass(buffer.remaining());
+            if !passed.is_empty() {
+                buffer.put_slice(passed);
+                return Poll::Ready(Ok(()));
+            }
+            // hyper's buffer serves to read into, and gets back what hyper may have.
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+            let received = &buffer.filled()[before..];
+            if received.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.framing.receive(received);
+            this.watch.received(this.framing.last());
+            buffer.set_filled(before);
         }
-        polled
     }
 }
 

@@ -1,26 +1,34 @@
-//! Heads and targets as bytes on a real socket.
+//! Heads, bodies and targets as bytes on a real socket: what has more than one reading is refused, and
+//! the connection ends.
 
-use tokio::io::AsyncWriteExt;
+use otpost::api::framing::{Framing, Last};
+use proptest::prelude::*;
 
 use super::Bench;
-use super::running::{Running, hello, limits, read_answer};
+use super::running::{Running, limits};
 
 #[tokio::test]
 async fn a_head_has_at_most_16_kib_and_64_fields() {
-    let running = Running::start(hello(), limits()).await;
+    let running = Running::start(Bench::new().router, limits()).await;
     let long = format!(
-        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "GET /- HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
         "a".repeat(17 * 1024)
     );
-    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: 1\r\n".repeat(64));
+    let many = format!(
+        "GET /- HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "X: 1\r\n".repeat(64)
+    );
     for head in [long, many] {
         let answer = running.exchange(head.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        assert!(answer.contains("\"code\":\"head_too_large\""), "{answer}");
     }
-    let most = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: 1\r\n".repeat(63));
-    let mut stream = running.connect().await;
-    stream.write_all(most.as_bytes()).await.unwrap();
-    read_answer(&mut stream, "hello").await;
+    let most = format!(
+        "GET /- HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}\r\n",
+        "X: 1\r\n".repeat(62)
+    );
+    let answer = running.exchange(most.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     running.end().await;
 }
 
@@ -74,4 +82,353 @@ async fn odd_targets_are_answered_like_any_other() {
         );
     }
     running.end().await;
+}
+
+/// The rest of a request that verify answers with 400 for its body, which shows that it was read.
+const EMPTY_OBJECT: &str = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+/// A request that is answered in full, to follow one that is not.
+const SMUGGLED: &str = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// A request with these fields and this body.
+macro_rules! post {
+    ($fields:expr, $body:expr $(,)?) => {
+        concat!(
+            "POST /otp/verify HTTP/1.1\r\nHost: x\r\n",
+            $fields,
+            "\r\n",
+            $body
+        )
+    };
+}
+
+/// A request with these fields alone.
+macro_rules! get {
+    ($fields:expr $(,)?) => {
+        concat!("GET / HTTP/1.1\r\n", $fields, "\r\n")
+    };
+}
+
+/// Heads that have more than one reading, or none.
+const MALFORMED: &[(&str, &str)] = &[
+    (
+        "length, then chunks",
+        post!(
+            "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+        ),
+    ),
+    (
+        "chunks, then length",
+        post!(
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "0\r\n\r\n",
+        ),
+    ),
+    (
+        "two equal lengths",
+        post!("Content-Length: 2\r\nContent-Length: 2\r\n", "{}"),
+    ),
+    (
+        "two different lengths",
+        post!("Content-Length: 2\r\nContent-Length: 3\r\n", "{}"),
+    ),
+    ("a list of lengths", post!("Content-Length: 2, 2\r\n", "{}")),
+    ("a length with plus", post!("Content-Length: +2\r\n", "{}")),
+    ("a negative length", post!("Content-Length: -2\r\n", "{}")),
+    (
+        "a length with a space inside",
+        post!("Content-Length: 1 2\r\n", "{}"),
+    ),
+    (
+        "a length in hexadecimal",
+        post!("Content-Length: 0x2\r\n", "{}"),
+    ),
+    (
+        "a length without digits",
+        post!("Content-Length:\r\n", "{}"),
+    ),
+    (
+        "a length beyond 64 bits",
+        post!("Content-Length: 18446744073709551618\r\n", "{}"),
+    ),
+    ("identity", post!("Transfer-Encoding: identity\r\n", "{}")),
+    (
+        "gzip",
+        post!("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+    ),
+    (
+        "chunks within chunks",
+        post!("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"),
+    ),
+    (
+        "chunked twice",
+        post!(
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+        ),
+    ),
+    (
+        "chunked by another name",
+        post!("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+    ),
+    (
+        "chunks in HTTP/1.0",
+        "POST /otp/verify HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    ("a folded field", get!("Host: x\r\nX: a\r\n b\r\n")),
+    ("a field that begins with a space", get!(" Host: x\r\n")),
+    ("line ends without CR", "GET / HTTP/1.1\nHost: x\n\n"),
+    ("one line end without CR", get!("Host: x\r\nX: a\n")),
+    ("a CR inside a value", get!("Host: x\r\nX: a\rb\r\n")),
+    ("two CR before LF", get!("Host: x\r\r\n")),
+    ("NUL in a value", get!("Host: x\r\nX: a\0b\r\n")),
+    ("NUL in a name", get!("Host: x\r\nX\0: a\r\n")),
+    (
+        "an escape character in a value",
+        get!("Host: x\r\nX: \x1b[0m\r\n"),
+    ),
+    ("no Host", get!("")),
+    ("two Hosts", get!("Host: x\r\nHost: y\r\n")),
+    ("two equal Hosts", get!("Host: x\r\nHost: x\r\n")),
+    ("an empty Host", get!("Host:\r\n")),
+    ("a Host with a path", get!("Host: x/y\r\n")),
+    ("a Host with a user", get!("Host: a@x\r\n")),
+    ("a list of Hosts", get!("Host: x, y\r\n")),
+    ("a space before the colon", get!("Host : x\r\n")),
+    ("a field without a name", get!("Host: x\r\n: a\r\n")),
+    ("a field without a colon", get!("Host: x\r\nX\r\n")),
+    ("HTTP/0.9", "GET /\r\n\r\n"),
+    ("HTTP/1.2", "GET / HTTP/1.2\r\nHost: x\r\n\r\n"),
+    ("HTTP/2.0", "GET / HTTP/2.0\r\nHost: x\r\n\r\n"),
+    (
+        "a version in small letters",
+        "GET / http/1.1\r\nHost: x\r\n\r\n",
+    ),
+    ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    (
+        "two spaces in the request line",
+        "GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ),
+    (
+        "a tab in the request line",
+        "GET\t/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    ),
+    (
+        "a space in the target",
+        "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+    ),
+    (
+        "a space after the version",
+        "GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
+    ),
+    (
+        "a method that is no token",
+        "G(T / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ),
+    (
+        "a target beyond ASCII",
+        "GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n",
+    ),
+    ("a TLS handshake", "\x16\x03\x01\x02\0\x01\0"),
+];
+
+#[tokio::test]
+async fn a_head_with_more_than_one_reading_is_refused_and_ends_the_connection() {
+    let running = Running::start(Bench::new().router, limits()).await;
+    for (case, request) in MALFORMED {
+        // Whatever stands behind it is not taken for a request.
+        let answer = running
+            .exchange(format!("{request}{SMUGGLED}").as_bytes())
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{case}: {answer}");
+        assert!(
+            answer.contains("\"code\":\"malformed_request\""),
+            "{case}: {answer}"
+        );
+        assert!(
+            answer
+                .to_ascii_lowercase()
+                .contains("\r\nconnection: close\r\n"),
+            "{case}: {answer}"
+        );
+        assert_eq!(answer.matches("\r\ndate: ").count(), 1, "{case}: {answer}");
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_good_request_before_a_malformed_one_has_its_own_answer() {
+    let running = Running::start(Bench::new().router, limits()).await;
+    for (case, request) in MALFORMED {
+        let good = format!("POST /otp/verify HTTP/1.1\r\nHost: x\r\n{EMPTY_OBJECT}");
+        let answer = running
+            .exchange(format!("{good}{request}{SMUGGLED}").as_bytes())
+            .await;
+        let (first, second) = (
+            answer.find("invalid_request"),
+            answer.find("malformed_request"),
+        );
+        assert!(first.is_some() && first < second, "{case}: {answer}");
+        assert_eq!(
+            answer.matches("HTTP/1.1 400 ").count(),
+            2,
+            "{case}: {answer}"
+        );
+        assert!(!answer.contains("HTTP/1.1 200 "), "{case}: {answer}");
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn heads_with_one_reading_are_answered() {
+    let running = Running::start(Bench::new().router, limits()).await;
+    let cases = [
+        (
+            "empty lines first",
+            format!("\r\n\r\nPOST /otp/verify HTTP/1.1\r\nHost: x\r\n{EMPTY_OBJECT}"),
+        ),
+        (
+            "HTTP/1.0 without Host",
+            format!("POST /otp/verify HTTP/1.0\r\n{EMPTY_OBJECT}"),
+        ),
+        (
+            "an absolute target",
+            format!("POST http://x/otp/verify HTTP/1.1\r\nHost: x\r\n{EMPTY_OBJECT}"),
+        ),
+        (
+            "IPv6 with a port",
+            format!("POST /otp/verify HTTP/1.1\r\nHost: [::1]:80\r\n{EMPTY_OBJECT}"),
+        ),
+        (
+            "no space after the colon",
+            format!("POST /otp/verify HTTP/1.1\r\nHost:x\r\n{EMPTY_OBJECT}"),
+        ),
+        (
+            "tabs around a value",
+            format!("POST /otp/verify HTTP/1.1\r\nHost:\t x \t\r\n{EMPTY_OBJECT}"),
+        ),
+        (
+            "a value beyond ASCII",
+            format!("POST /otp/verify HTTP/1.1\r\nHost: x\r\nX: \u{e9}\r\n{EMPTY_OBJECT}"),
+        ),
+        (
+            "an empty value",
+            format!("POST /otp/verify HTTP/1.1\r\nHost: x\r\nX:\r\n{EMPTY_OBJECT}"),
+        ),
+    ];
+    for (case, request) in cases {
+        let answer = running
+            .exchange(format!("{request}GET /- HTTP/1.1\r\n\r\n").as_bytes())
+            .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.0 400"),
+            "{case}: {answer}"
+        );
+        assert!(answer.contains("invalid_request"), "{case}: {answer}");
+    }
+    running.end().await;
+}
+
+/// Chunked bodies, and how they are answered.
+const CHUNKED: &[(&str, &str, &str)] = &[
+    ("one chunk", "2\r\n{}\r\n0\r\n\r\n", "invalid_request"),
+    (
+        "two chunks",
+        "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+        "invalid_request",
+    ),
+    (
+        "an extension",
+        "2;a=b\r\n{}\r\n0\r\n\r\n",
+        "invalid_request",
+    ),
+    (
+        "a trailer",
+        "2\r\n{}\r\n0\r\nX: a\r\n\r\n",
+        "invalid_request",
+    ),
+    ("leading zeros", "002\r\n{}\r\n0\r\n\r\n", "invalid_request"),
+    (
+        "a size that is no number",
+        "z\r\n{}\r\n0\r\n\r\n",
+        "incomplete_body",
+    ),
+    (
+        "a size with a sign",
+        "+2\r\n{}\r\n0\r\n\r\n",
+        "incomplete_body",
+    ),
+    (
+        "a size in C's manner",
+        "0x2\r\n{}\r\n0\r\n\r\n",
+        "incomplete_body",
+    ),
+    (
+        "a size beyond 64 bits",
+        "10000000000000002\r\n{}\r\n0\r\n\r\n",
+        "incomplete_body",
+    ),
+    (
+        "a chunk longer than its size",
+        "1\r\n{}\r\n0\r\n\r\n",
+        "incomplete_body",
+    ),
+    (
+        "a size line without CR",
+        "2\n{}\r\n0\r\n\r\n",
+        "incomplete_body",
+    ),
+    (
+        "an extension that ends without CR",
+        "2;a\n{}\r\n0\r\n\r\n",
+        "incomplete_body",
+    ),
+];
+
+#[tokio::test]
+async fn chunks_are_read_and_nothing_may_follow_them() {
+    let running = Running::start(Bench::new().router, limits()).await;
+    for (case, body, code) in CHUNKED {
+        let request = format!(
+            "POST /otp/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Transfer-Encoding: Chunked\r\n\r\n{body}{SMUGGLED}"
+        );
+        let answer = running.exchange(request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{case}: {answer}");
+        assert!(
+            answer.contains(&format!("\"code\":\"{code}\"")),
+            "{case}: {answer}"
+        );
+        assert_eq!(answer.matches("\r\ndate: ").count(), 1, "{case}: {answer}");
+    }
+    running.end().await;
+}
+
+proptest! {
+    /// Where the network cuts the bytes decides nothing.
+    #[test]
+    fn framing_reads_alike_however_the_bytes_arrive(
+        first in 0..MALFORMED.len(),
+        cuts in proptest::collection::vec(1..40_usize, 1..20),
+    ) {
+        let good = format!("\r\nPOST / HTTP/1.1\r\nHost: x\r\n{EMPTY_OBJECT}");
+        let bytes = format!("{good}{}{SMUGGLED}", MALFORMED[first].1).into_bytes();
+        let (mut rest, mut passed, mut framing) = (&bytes[..], Vec::new(), Framing::default());
+        for cut in cuts.iter().cycle() {
+            let (piece, after) = rest.split_at((*cut).min(rest.len()));
+            framing.receive(piece);
+            passed.extend_from_slice(framing.pass(*cut));
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        passed.extend_from_slice(framing.pass(usize::MAX));
+        let mut whole = Framing::default();
+        whole.receive(&bytes);
+        prop_assert_eq!(passed, whole.pass(usize::MAX));
+        prop_assert_eq!(framing.last(), whole.last());
+        let is_refused = matches!(whole.last(), Some(Last { after: 1, flaw: Some(_) }));
+        prop_assert!(is_refused);
+    }
 }

@@ -32,7 +32,7 @@ fn every_status_of_every_endpoint_is_described() {
     let document = parsed();
     assert_eq!(document["openapi"], "3.1.0");
     let post = [
-        "400", "401", "405", "408", "413", "414", "415", "500", "503",
+        "400", "401", "405", "408", "413", "414", "415", "431", "500", "503",
     ];
     let cases = [
         (
@@ -48,7 +48,9 @@ fn every_status_of_every_endpoint_is_described() {
         (
             "/otp/requests/{id}",
             "get",
-            vec!["200", "400", "401", "404", "405", "414", "500", "503"],
+            vec![
+                "200", "400", "401", "404", "405", "414", "431", "500", "503",
+            ],
         ),
     ];
     for (path, method, mut expected) in cases {
