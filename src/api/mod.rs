@@ -2,7 +2,8 @@
 //! store, and puts their answers into words.
 //!
 //! Every answer leaves through `exchange`, every error as a `problem`. Whatever is under `/otp` is
-//! behind the gate in `client`. Limits of clients are not counted here yet.
+//! behind the gate in `client`. The store counts what an address may have; limits of clients are
+//! not counted yet.
 
 pub mod generate;
 pub mod verify;

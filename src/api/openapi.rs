@@ -2,6 +2,7 @@
 //! copy in the repository is compared with it in a test.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
@@ -95,6 +96,7 @@ pub struct PostProblems;
 impl IntoResponses for PostProblems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let mut problems = post_problems();
+        problems.push(Problem::too_many_requests(Duration::from_secs(30)));
         problems.push(Problem::backlog_full(Example));
         describe(&problems)
     }

@@ -15,8 +15,9 @@ use super::openapi::VerifyProblems;
 use super::problem::Problem;
 use super::{Api, exchange};
 use crate::otp::address::{ChallengeId, EmailAddress, LimitId};
-use crate::otp::code::{Code, DIGITS};
+use crate::otp::code::Code;
 use crate::otp::keys::KeyRing;
+use crate::otp::policy::{STEPPED_DIGITS, guess_mass};
 use crate::store::{Cause, Verdict, VerifyRequest as StoreRequest};
 
 /// What `POST /otp/verify` takes.
@@ -52,7 +53,7 @@ impl VerifyRequest {
     /// A code has the configured length, or the stepped-up one.
     fn parse(mut members: Members, digits: u8) -> Result<Self, Problem> {
         let email = members.required("#/email", EmailAddress::parse);
-        let otp = members.required("#/otp", |text| Code::parse(text, &[digits, *DIGITS.end()]));
+        let otp = members.required("#/otp", |text| Code::parse(text, &[digits, STEPPED_DIGITS]));
         let context = members.optional("#/context", parse_context);
         members.finish(email.zip(otp).map(|(email, otp)| Self {
             email,
@@ -72,6 +73,7 @@ impl VerifyRequest {
                 .all()
                 .map(|key| (key.id(), self.otp.tag(key, challenge)))
                 .collect(),
+            client: None,
         }
     }
 }
@@ -95,20 +97,25 @@ impl VerifyRequest {
 pub async fn verify(State(api): State<Arc<Api>>, members: Members) -> Result<Response, Problem> {
     let request = VerifyRequest::parse(members, api.policy.digits)?;
     let request = request.for_the_store(&api.keys);
-    let verdict = api
+    let check = api
         .within_deadline("store", api.store.verify(&request))
         .await?
         .map_err(Problem::unavailable)?;
-    match verdict {
+    match check.verdict {
         Verdict::Correct => {
             api.telemetry.verified("correct");
             let message = "OTP is correct";
             Ok(exchange::json(StatusCode::OK, &Verified { message }))
         }
         Verdict::Incorrect(cause) => {
+            api.telemetry.guessed(
+                guess_mass(check.evaluated.normal, api.policy.digits)
+                    + guess_mass(check.evaluated.stepped, STEPPED_DIGITS),
+            );
             api.telemetry.verified(match cause {
                 Cause::Wrong => "wrong",
                 Cause::NoLiveCode => "no_live_code",
+                Cause::BudgetSpent => "budget_spent",
             });
             Err(Problem::otp_incorrect())
         }
