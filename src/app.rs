@@ -135,6 +135,7 @@ impl Process {
             entropy: self.entropy.clone(),
             telemetry: self.telemetry.clone(),
             gate: parts::gate(&self.settings),
+            client_limits: self.settings.limits.client.enabled,
             cors_origins: self.settings.http.cors_origins.clone(),
             public_url: self.settings.http.public_url.clone(),
             development: self.development(),

@@ -62,6 +62,8 @@ pub struct Api {
     pub telemetry: Arc<Telemetry>,
     /// Whom the endpoints answer, and whose word about the client's address counts.
     pub gate: client::Gate,
+    /// Whether what one client network does counts for it.
+    pub client_limits: bool,
     /// Origins whose pages may call the endpoints.
     pub cors_origins: Vec<String>,
     /// Where clients reach the service, or empty if that is not configured.

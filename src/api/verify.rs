@@ -1,6 +1,7 @@
 //! `POST /otp/verify`: asks the store whether a code is right. Wrong, expired, used and never issued
 //! are one answer; a store that fails is never a success.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::Members;
+use super::client::Client;
 use super::generate::parse_context;
 use super::openapi::VerifyProblems;
 use super::problem::Problem;
@@ -17,8 +19,9 @@ use super::{Api, exchange};
 use crate::otp::address::{ChallengeId, EmailAddress, LimitId};
 use crate::otp::code::Code;
 use crate::otp::keys::KeyRing;
+use crate::otp::network::client_prefix;
 use crate::otp::policy::{STEPPED_DIGITS, guess_mass};
-use crate::store::{Cause, Verdict, VerifyRequest as StoreRequest};
+use crate::store::{Cause, ClientPrefix, Verdict, VerifyRequest as StoreRequest};
 
 /// What `POST /otp/verify` takes.
 #[derive(ToSchema)]
@@ -63,7 +66,7 @@ impl VerifyRequest {
     }
 
     /// One tag for every listed key: which of them made the live code is the store's knowledge.
-    fn for_the_store(&self, keys: &KeyRing) -> StoreRequest {
+    fn for_the_store(&self, keys: &KeyRing, client: Option<IpAddr>) -> StoreRequest {
         let context = self.context.as_deref().unwrap_or_default();
         let challenge = ChallengeId::of(keys, &self.email, context);
         StoreRequest {
@@ -73,7 +76,8 @@ impl VerifyRequest {
                 .all()
                 .map(|key| (key.id(), self.otp.tag(key, challenge)))
                 .collect(),
-            client: None,
+            client: client
+                .map(|address| ClientPrefix(keys.name(&[b"client", &client_prefix(address)]))),
         }
     }
 }
@@ -94,9 +98,14 @@ impl VerifyRequest {
         VerifyProblems,
     )
 )]
-pub async fn verify(State(api): State<Arc<Api>>, members: Members) -> Result<Response, Problem> {
+pub async fn verify(
+    State(api): State<Arc<Api>>,
+    client: Client,
+    members: Members,
+) -> Result<Response, Problem> {
     let request = VerifyRequest::parse(members, api.policy.digits)?;
-    let request = request.for_the_store(&api.keys);
+    let client = client.address.filter(|_| api.client_limits);
+    let request = request.for_the_store(&api.keys, client);
     let check = api
         .within_deadline("store", api.store.verify(&request))
         .await?

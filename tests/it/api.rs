@@ -107,6 +107,7 @@ impl Bench {
             entropy: Arc::new(OsEntropy),
             telemetry: telemetry.clone(),
             gate: Gate::default(),
+            client_limits: true,
             cors_origins: Vec::new(),
             public_url: String::new(),
             development: None,

@@ -59,6 +59,7 @@ async fn api_on(sqlite: &Sqlite) -> (api::Router, Arc<SqliteQueue>) {
         entropy: Arc::new(OsEntropy),
         telemetry,
         gate: api::client::Gate::default(),
+        client_limits: true,
         cors_origins: Vec::new(),
         public_url: String::new(),
         development: None,
