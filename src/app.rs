@@ -2,6 +2,7 @@
 //! process is made of.
 
 mod keys;
+mod limits;
 mod parts;
 
 use std::io::Write;
@@ -134,6 +135,7 @@ impl Process {
             entropy: self.entropy.clone(),
             telemetry: self.telemetry.clone(),
             gate: parts::gate(&self.settings),
+            client_limits: self.settings.limits.client.enabled,
             cors_origins: self.settings.http.cors_origins.clone(),
             public_url: self.settings.http.public_url.clone(),
             development: self.development(),
@@ -258,8 +260,14 @@ impl Process {
             );
             lines.push("  `mail.smtp.url` and `mail.from` end it.".into());
         } else if self.role.answers() {
-            lines.push("  No limits are enforced yet: keep strangers away from the API.".into());
+            lines.push(
+                "  Client limits are not enforced yet: keep strangers away from the API.".into(),
+            );
         }
+        lines.push(format!(
+            "  guess bound {}",
+            limits::bound(&parts::policy(settings))
+        ));
         let is_open = settings.http.api_keys.is_empty() && !settings.development;
         if self.role.answers() && is_open {
             lines.push("  No API key is configured: whoever reaches the API may call it.".into());
@@ -341,6 +349,11 @@ pub fn openapi() -> String {
 /// A fresh pair of keys in the form of the settings file.
 pub fn keygen() -> anyhow::Result<String> {
     Ok(keys::fresh(&OsEntropy)?.to_string())
+}
+
+/// The limits in effect and what they bound, for people.
+pub fn limits(settings: &Settings) -> String {
+    limits::describe(settings)
 }
 
 /// A fresh API key and, below it, the line of `[http]` in the settings file that lists its hash.

@@ -42,6 +42,8 @@ enum Command {
     /// Try the way to the mail server.
     #[command(subcommand)]
     Mail(MailCommand),
+    /// Print the limits in effect and the chance of guessing a code that they leave.
+    Limits(Mode),
     /// Print the OpenAPI document of the API.
     Openapi,
     /// Print a fresh pair of keys for the settings.
@@ -120,6 +122,10 @@ pub fn run() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }),
         Command::Mail(MailCommand::Test { address }) => mail_test(path, &address),
+        Command::Limits(mode) => with_config(path, &mode, |config| {
+            say(&app::limits(&config.settings));
+            Ok(ExitCode::SUCCESS)
+        }),
         Command::Openapi => {
             say(app::openapi().trim_end());
             ExitCode::SUCCESS

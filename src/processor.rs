@@ -13,7 +13,7 @@ use crate::otp::address::LimitId;
 use crate::otp::clock::{Clock, UnixMillis};
 use crate::otp::code::{Code, Entropy, Nonce};
 use crate::otp::keys::{CodeKey, KeyRing};
-use crate::otp::policy::Policy;
+use crate::otp::policy::{Policy, STEPPED_DIGITS};
 use crate::queue::Outcome;
 use crate::queue::job::{Job, JobData, JobError, mask};
 use crate::store::{Candidate, EndState, Ending, IssueRequest, Issued, OtpStore, StoreError};
@@ -75,6 +75,11 @@ impl Processor {
                     .await;
                 Outcome::Done
             }
+            Issued::Blocked => {
+                self.finish(&job, &data.email.masked(), EndState::Blocked)
+                    .await;
+                Outcome::Done
+            }
             Issued::TooOld => {
                 self.finish(&job, &data.email.masked(), EndState::Expired)
                     .await;
@@ -132,7 +137,8 @@ impl Processor {
         let nonce = Nonce::draw(&*self.entropy).map_err(|error| retry(&error))?;
         let key = self.keys.current();
         let digits = self.policy.digits;
-        let tag = Code::derive(key, nonce, data.challenge, digits).tag(key, data.challenge);
+        let tag =
+            |digits| Code::derive(key, nonce, data.challenge, digits).tag(key, data.challenge);
         let request = IssueRequest {
             limit: LimitId::of(&self.keys, &data.email),
             challenge: data.challenge,
@@ -140,10 +146,11 @@ impl Processor {
             requested_at: job.requested_at,
             candidate: Candidate {
                 nonce,
-                tag,
+                tag: tag(digits),
                 key_id: key.id(),
                 digits,
             },
+            stepped_tag: tag(STEPPED_DIGITS),
         };
         self.store
             .issue(&request)

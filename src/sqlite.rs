@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 const LARGEST_GROUP: usize = 512;
 
 /// The version of the tables that this program writes (`user_version` of the file).
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-/// What brings an empty file to version 1; later versions append further steps.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/1.sql")];
+/// What brings a file from each version to the next, an empty one being version 0.
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")];
 
 type Operation = Box<dyn FnOnce(&mut Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(bool) + Send>;

@@ -41,6 +41,11 @@ struct Labelled {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limit {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Depth {
     state: &'static str,
 }
@@ -54,8 +59,15 @@ pub struct Telemetry {
     attempt_seconds: Family<Labelled, Histogram>,
     endings: Family<Labelled, Counter>,
     verifies: Family<Labelled, Counter>,
+    abuse: Abuse,
     unconfirmed: Counter,
     depth: Family<Depth, Gauge<u64, AtomicU64>>,
+}
+
+/// What tells of abuse.
+struct Abuse {
+    refusals: Family<Limit, Counter>,
+    guess_mass: Counter<f64, AtomicU64>,
 }
 
 /// How many jobs stand where, for the gauge.
@@ -73,6 +85,27 @@ pub struct QueueDepth {
 
 fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
+}
+
+impl Abuse {
+    fn register(registry: &mut Registry) -> Self {
+        let refusals = Family::default();
+        registry.register(
+            "limit_refusals",
+            "Requests that a limit refused, by limit",
+            refusals.clone(),
+        );
+        let guess_mass = Counter::default();
+        registry.register(
+            "otp_guess_mass",
+            "Codes that would have been guessed by chance if all wrong codes were guesses",
+            guess_mass.clone(),
+        );
+        Self {
+            refusals,
+            guess_mass,
+        }
+    }
 }
 
 impl Default for Telemetry {
@@ -114,6 +147,7 @@ impl Default for Telemetry {
             "Verified codes by outcome",
             verifies.clone(),
         );
+        let abuse = Abuse::register(&mut registry);
         let unconfirmed = Counter::default();
         registry.register(
             "mails_unconfirmed",
@@ -130,6 +164,7 @@ impl Default for Telemetry {
             attempt_seconds,
             endings,
             verifies,
+            abuse,
             unconfirmed,
             depth,
         }
@@ -219,7 +254,17 @@ impl Telemetry {
         );
     }
 
-    /// A code was checked; `outcome` is `correct`, `wrong` or `no_live_code`.
+    /// A limit refused a request; `limit` is whose it is: `address`.
+    pub fn limit_refused(&self, limit: &'static str) {
+        self.abuse.refusals.get_or_create(&Limit { limit }).inc();
+    }
+
+    /// A wrong code was compared with live ones; `mass` is the probability that a guess had met one.
+    pub fn guessed(&self, mass: f64) {
+        self.abuse.guess_mass.inc_by(mass);
+    }
+
+    /// A code was checked; `outcome` is `correct`, `wrong`, `no_live_code` or `budget_spent`.
     pub fn verified(&self, outcome: &'static str) {
         self.verifies.get_or_create(&Labelled { outcome }).inc();
     }
@@ -310,6 +355,9 @@ mod tests {
         telemetry.request_ended("sent", "rabcd***", "a***@e***.org");
         telemetry.mail_unconfirmed("rabcd***");
         telemetry.verified("wrong");
+        telemetry.guessed(0.25);
+        telemetry.guessed(0.25);
+        telemetry.limit_refused("address");
         telemetry.queue_counted(QueueDepth {
             waiting: 3,
             ..QueueDepth::default()
@@ -322,6 +370,8 @@ mod tests {
             "otpost_job_attempt_duration_seconds_count{outcome=\"done\"} 1",
             "otpost_otp_requests_ended_total{outcome=\"sent\"} 1",
             "otpost_otp_verifies_total{outcome=\"wrong\"} 1",
+            "otpost_otp_guess_mass_total 0.5",
+            "otpost_limit_refusals_total{limit=\"address\"} 1",
             "otpost_mails_unconfirmed_total 1",
             "otpost_queue_jobs{state=\"waiting\"} 3",
         ] {

@@ -1,5 +1,5 @@
-//! `POST /otp/generate`: takes an address and puts one job on the queue. It knows no code, and it
-//! answers only after the queue has acknowledged the job.
+//! `POST /otp/generate`: takes an address, has its limits charged and puts one job on the queue. It
+//! knows no code, and it answers only after the queue has acknowledged the job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use utoipa::ToSchema;
 use super::body::Members;
 use super::openapi::PostProblems;
 use super::problem::Problem;
-use super::{Api, exchange};
-use crate::otp::address::{CONTEXT_CHARACTERS, ChallengeId, EmailAddress};
+use super::{Api, BACKEND_DEADLINE, exchange};
+use crate::otp::address::{CONTEXT_CHARACTERS, ChallengeId, EmailAddress, LimitId};
 use crate::queue::EnqueueError;
 use crate::queue::job::{JobData, RequestId};
+use crate::store::{Admission, AdmitRequest};
 
 /// The most characters that a language tag can have.
 const LOCALE_CHARACTERS: usize = 35;
@@ -99,22 +100,61 @@ pub async fn generate(State(api): State<Arc<Api>>, members: Members) -> Result<R
     let context = request.context.as_deref().unwrap_or_default();
     let challenge = ChallengeId::of(&api.keys, &request.email, context);
     let id = RequestId::draw(api.entropy.as_ref()).map_err(Problem::unavailable)?;
+    let mail = AdmitRequest {
+        limit: LimitId::of(&api.keys, &request.email),
+        challenge,
+    };
     let data = JobData {
         email: request.email,
         locale: request.locale,
         challenge,
     };
-    enqueue(&api, &id, &data).await?;
+    admit(&api, &mail).await?;
+    enqueue(&api, &id, &data, &mail).await?;
     Ok(accepted(&api, &id))
 }
 
-async fn enqueue(api: &Api, id: &RequestId, data: &JobData) -> Result<(), Problem> {
-    api.within_deadline("queue", api.queue.enqueue(id, data))
+async fn admit(api: &Api, mail: &AdmitRequest) -> Result<(), Problem> {
+    let admission = api
+        .within_deadline("store", api.store.admit(mail))
         .await?
-        .map_err(|error| match error {
-            EnqueueError::Full => Problem::backlog_full(error),
-            EnqueueError::Queue(_) => Problem::unavailable(error),
-        })
+        .map_err(Problem::unavailable)?;
+    match admission {
+        Admission::Granted => Ok(()),
+        Admission::Refused { retry_after } => {
+            api.telemetry.limit_refused("address");
+            Err(Problem::too_many_requests(retry_after))
+        }
+    }
+}
+
+/// A mail that certainly does not come is given back to the address. One of which nobody knows
+/// whether the queue took it stays counted, or a queue that answers late would let any number out.
+async fn enqueue(
+    api: &Api,
+    id: &RequestId,
+    data: &JobData,
+    mail: &AdmitRequest,
+) -> Result<(), Problem> {
+    let enqueued = api
+        .within_deadline("queue", api.queue.enqueue(id, data))
+        .await?;
+    match enqueued {
+        Ok(()) => Ok(()),
+        Err(error @ EnqueueError::Full) => {
+            give_back(api, mail).await;
+            Err(Problem::backlog_full(error))
+        }
+        Err(error @ EnqueueError::Queue(_)) => Err(Problem::unavailable(error)),
+    }
+}
+
+/// Best effort: the client's answer does not hang on it.
+async fn give_back(api: &Api, mail: &AdmitRequest) {
+    let given_back = tokio::time::timeout(BACKEND_DEADLINE, api.store.give_back(mail)).await;
+    if let Ok(Err(error)) = given_back {
+        api.telemetry.part_failed("store", &error);
+    }
 }
 
 fn accepted(api: &Api, id: &RequestId) -> Response {

@@ -2,7 +2,8 @@
 //! store, and puts their answers into words.
 //!
 //! Every answer leaves through `exchange`, every error as a `problem`. Whatever is under `/otp` is
-//! behind the gate in `client`. Limits of clients are not counted here yet.
+//! behind the gate in `client`. The store counts what an address may have; limits of clients are
+//! not counted yet.
 
 pub mod generate;
 pub mod verify;
@@ -61,6 +62,8 @@ pub struct Api {
     pub telemetry: Arc<Telemetry>,
     /// Whom the endpoints answer, and whose word about the client's address counts.
     pub gate: client::Gate,
+    /// Whether what one client network does counts for it.
+    pub client_limits: bool,
     /// Origins whose pages may call the endpoints.
     pub cors_origins: Vec<String>,
     /// Where clients reach the service, or empty if that is not configured.

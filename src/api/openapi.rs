@@ -2,6 +2,7 @@
 //! copy in the repository is compared with it in a test.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
@@ -68,8 +69,9 @@ fn client_ip() -> Value {
         "in": "header",
         "required": false,
         "description": "The address of the caller's own client, for whom the limits of clients \
-                        then count: IPv4 or IPv6, anything else is answered with 400; without it \
-                        they count for nobody. Read from callers with an API key only.",
+                        then count; without it they count for nobody. Read from callers with an \
+                        API key only.",
+        // No format: from callers without a key any text is taken, since it is not read.
         "schema": { "type": "string" },
         "example": "203.0.113.7",
     })
@@ -95,6 +97,7 @@ pub struct PostProblems;
 impl IntoResponses for PostProblems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let mut problems = post_problems();
+        problems.push(Problem::too_many_requests(Duration::from_secs(30)));
         problems.push(Problem::backlog_full(Example));
         describe(&problems)
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -295,6 +296,18 @@ impl Problem {
         Self::new(&KIND)
     }
 
+    /// 429: the address has had its mails. It tells the wait, coarsely, and no counter, since who asks
+    /// may not be whose address it is.
+    pub fn too_many_requests(wait: Duration) -> Self {
+        const KIND: Kind = Kind::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "Too many requests for this address",
+        )
+        .detail("An earlier mail may still be on its way; its code counts.");
+        Self::new(&KIND).retry_after(coarse_seconds(wait))
+    }
+
     /// 500: otpost is at fault.
     pub fn internal_error(cause: impl Error + Send + Sync + 'static) -> Self {
         const KIND: Kind = Kind::new(
@@ -385,6 +398,12 @@ impl Problem {
             instance,
         }
     }
+}
+
+/// Rounded up to the next ten seconds.
+fn coarse_seconds(wait: Duration) -> u32 {
+    let tens = wait.as_millis().div_ceil(10_000);
+    u32::try_from(tens).map_or(u32::MAX, |tens| tens.saturating_mul(10))
 }
 
 impl IntoResponse for Problem {

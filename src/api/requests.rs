@@ -78,6 +78,7 @@ impl From<Ending> for RequestStatus {
             EndState::Undeliverable => Some(Reason::Undeliverable),
             EndState::Expired => Some(Reason::Expired),
             EndState::Superseded => Some(Reason::Superseded),
+            EndState::Blocked => Some(Reason::Unavailable),
         };
         Self {
             state: match reason {

@@ -1,6 +1,7 @@
 //! `POST /otp/verify`: asks the store whether a code is right. Wrong, expired, used and never issued
 //! are one answer; a store that fails is never a success.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,14 +11,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::Members;
+use super::client::Client;
 use super::generate::parse_context;
 use super::openapi::VerifyProblems;
 use super::problem::Problem;
 use super::{Api, exchange};
 use crate::otp::address::{ChallengeId, EmailAddress, LimitId};
-use crate::otp::code::{Code, DIGITS};
+use crate::otp::code::Code;
 use crate::otp::keys::KeyRing;
-use crate::store::{Cause, Verdict, VerifyRequest as StoreRequest};
+use crate::otp::network::client_prefix;
+use crate::otp::policy::{STEPPED_DIGITS, guess_mass};
+use crate::store::{Cause, ClientPrefix, Verdict, VerifyRequest as StoreRequest};
 
 /// What `POST /otp/verify` takes.
 #[derive(ToSchema)]
@@ -52,7 +56,7 @@ impl VerifyRequest {
     /// A code has the configured length, or the stepped-up one.
     fn parse(mut members: Members, digits: u8) -> Result<Self, Problem> {
         let email = members.required("#/email", EmailAddress::parse);
-        let otp = members.required("#/otp", |text| Code::parse(text, &[digits, *DIGITS.end()]));
+        let otp = members.required("#/otp", |text| Code::parse(text, &[digits, STEPPED_DIGITS]));
         let context = members.optional("#/context", parse_context);
         members.finish(email.zip(otp).map(|(email, otp)| Self {
             email,
@@ -62,7 +66,7 @@ impl VerifyRequest {
     }
 
     /// One tag for every listed key: which of them made the live code is the store's knowledge.
-    fn for_the_store(&self, keys: &KeyRing) -> StoreRequest {
+    fn for_the_store(&self, keys: &KeyRing, client: Option<IpAddr>) -> StoreRequest {
         let context = self.context.as_deref().unwrap_or_default();
         let challenge = ChallengeId::of(keys, &self.email, context);
         StoreRequest {
@@ -72,6 +76,8 @@ impl VerifyRequest {
                 .all()
                 .map(|key| (key.id(), self.otp.tag(key, challenge)))
                 .collect(),
+            client: client
+                .map(|address| ClientPrefix(keys.name(&[b"client", &client_prefix(address)]))),
         }
     }
 }
@@ -92,23 +98,33 @@ impl VerifyRequest {
         VerifyProblems,
     )
 )]
-pub async fn verify(State(api): State<Arc<Api>>, members: Members) -> Result<Response, Problem> {
+pub async fn verify(
+    State(api): State<Arc<Api>>,
+    client: Client,
+    members: Members,
+) -> Result<Response, Problem> {
     let request = VerifyRequest::parse(members, api.policy.digits)?;
-    let request = request.for_the_store(&api.keys);
-    let verdict = api
+    let client = client.address.filter(|_| api.client_limits);
+    let request = request.for_the_store(&api.keys, client);
+    let check = api
         .within_deadline("store", api.store.verify(&request))
         .await?
         .map_err(Problem::unavailable)?;
-    match verdict {
+    match check.verdict {
         Verdict::Correct => {
             api.telemetry.verified("correct");
             let message = "OTP is correct";
             Ok(exchange::json(StatusCode::OK, &Verified { message }))
         }
         Verdict::Incorrect(cause) => {
+            api.telemetry.guessed(
+                guess_mass(check.evaluated.normal, api.policy.digits)
+                    + guess_mass(check.evaluated.stepped, STEPPED_DIGITS),
+            );
             api.telemetry.verified(match cause {
                 Cause::Wrong => "wrong",
                 Cause::NoLiveCode => "no_live_code",
+                Cause::BudgetSpent => "budget_spent",
             });
             Err(Problem::otp_incorrect())
         }

@@ -75,6 +75,8 @@ pub fn policy(settings: &Settings) -> Policy {
         lifetime: otp.lifetime,
         attempts: otp.attempts,
         resend: otp.resend,
+        limits: settings.limits.enabled.then_some(settings.limits.address),
+        step_up: otp.step_up,
     }
 }
 

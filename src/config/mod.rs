@@ -27,9 +27,9 @@ pub use layers::DEFAULTS;
 pub use secret_key::SecretKey;
 pub use sender::Sender;
 pub use settings::{
-    AddressLimits, ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits,
-    HttpSettings, KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings,
-    OtpSettings, QueueSettings, Settings, SmtpSettings, StepUp, StoreSettings, Transport,
+    ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits, HttpSettings,
+    KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings, OtpSettings,
+    QueueSettings, Settings, SmtpSettings, StoreSettings, Transport,
 };
 pub use smtp_url::{SmtpSecurity, SmtpUrl};
 pub use sources::{Role, Sources};

@@ -12,7 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::otp::api_key::ApiKeyHash;
 use crate::otp::network::Network;
-use crate::otp::policy::Resend;
+use crate::otp::policy::{AddressLimits, Resend, StepUp};
 
 use super::development::STAND_IN_SENDER;
 use super::duration::parse_duration;
@@ -21,9 +21,9 @@ use super::layers::{Value, Values, defaults};
 use super::secret_key::SecretKey;
 use super::sender::Sender;
 use super::settings::{
-    AddressLimits, ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits,
-    HttpSettings, KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings,
-    OtpSettings, QueueSettings, Settings, SmtpSettings, StepUp, StoreSettings, Transport,
+    ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits, HttpSettings,
+    KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings, OtpSettings,
+    QueueSettings, Settings, SmtpSettings, StoreSettings, Transport,
 };
 use super::smtp_url::SmtpUrl;
 use super::store_url::StoreUrl;

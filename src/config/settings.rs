@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::otp::api_key::ApiKeyHash;
 use crate::otp::network::Network;
-use crate::otp::policy::Resend;
+use crate::otp::policy::{AddressLimits, Resend, StepUp};
 
 use super::secret_key::SecretKey;
 use super::sender::Sender;
@@ -118,15 +118,6 @@ pub struct OtpSettings {
     pub step_up: StepUp,
 }
 
-/// What happens when an address's budget of failures is spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepUp {
-    /// Codes of 8 digits with a budget of their own.
-    Digits8,
-    /// No codes until the budget recovers.
-    Block,
-}
-
 /// `[limits]`: what is bounded, and by how much.
 #[derive(Clone, Debug)]
 pub struct LimitsSettings {
@@ -140,23 +131,6 @@ pub struct LimitsSettings {
     pub domain: DomainLimits,
     /// Limits of the whole service.
     pub global: GlobalLimits,
-}
-
-/// `[limits.address]`: limits of one address.
-#[derive(Clone, Debug)]
-pub struct AddressLimits {
-    /// Least time between two mails.
-    pub cooldown: Duration,
-    /// Mails an hour.
-    pub per_hour: u32,
-    /// Mails a day.
-    pub per_day: u32,
-    /// Wrong codes an hour.
-    pub failures_per_hour: u32,
-    /// Wrong codes a day.
-    pub failures_per_day: u32,
-    /// Wrong codes in 30 days.
-    pub failures_per_month: u32,
 }
 
 /// `[limits.client]`: limits of one client network.

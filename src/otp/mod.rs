@@ -1,8 +1,10 @@
 //! The rules of one-time codes, without input or output: addresses, codes, keys, the decisions
-//! about one challenge, and time. Stores and processors call it; it calls nobody.
+//! about one challenge, the budgets of one mailbox, and time. Stores and processors call it; it
+//! calls nobody.
 
 pub mod address;
 pub mod api_key;
+pub mod budget;
 pub mod clock;
 pub mod code;
 pub mod keys;

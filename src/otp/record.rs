@@ -6,10 +6,13 @@
 use subtle::{Choice, ConstantTimeEq};
 
 use super::address::{ChallengeId, LimitId};
+use super::budget::{Budget, Class, ClientPrefix, Evaluated, Failure};
 use super::clock::UnixMillis;
 use super::code::{Nonce, Tag};
 use super::keys::KeyId;
-use super::policy::{LIVE_CODES, Policy, RETRY_MARGIN, Resend, SUPERSEDE_MARGIN};
+use super::policy::{
+    LIVE_CODES, Policy, RETRY_MARGIN, Resend, STEPPED_DIGITS, SUPERSEDE_MARGIN, StepUp,
+};
 
 /// A code that a processor proposes; it comes alive unless another one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub struct IssueRequest {
     pub requested_at: UnixMillis,
     /// The code that comes alive if none is.
     pub candidate: Candidate,
+    /// The tag of the stepped-up code that belongs to the same nonce: it takes the place of the
+    /// candidate's where the mailbox has spent its failures.
+    pub stepped_tag: Tag,
 }
 
 /// The answer to [`IssueRequest`].
@@ -59,6 +65,8 @@ pub enum Issued {
     Superseded,
     /// The request is older than a code's lifetime: mail nothing.
     TooOld,
+    /// The mailbox has spent its failures, and the settings give it no code meanwhile: mail nothing.
+    Blocked,
 }
 
 /// Asks whether a code is right.
@@ -70,6 +78,17 @@ pub struct VerifyRequest {
     pub challenge: ChallengeId,
     /// The tag of the code that was typed, under every listed key.
     pub tags: Vec<(KeyId, Tag)>,
+    /// The network of the client, if it is known: one alone spends no mailbox's failures.
+    pub client: Option<ClientPrefix>,
+}
+
+/// A verdict, and what it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The answer.
+    pub verdict: Verdict,
+    /// The live codes that a wrong code was compared with; none if it was not wrong.
+    pub evaluated: Evaluated,
 }
 
 /// The answer to [`VerifyRequest`].
@@ -88,6 +107,8 @@ pub enum Cause {
     Wrong,
     /// No code is alive: expired, used, never issued, or its attempts are spent.
     NoLiveCode,
+    /// It was compared with nothing, since a budget of failures is spent.
+    BudgetSpent,
 }
 
 /// One code that a person may type.
@@ -99,6 +120,9 @@ pub struct LiveCode {
     pub made_at: UnixMillis,
     /// When it ends; this never moves.
     pub expires_at: UnixMillis,
+    /// The budget that its failures count in. Its length would not tell, since normal codes may
+    /// have 8 digits, too.
+    pub class: Class,
     /// The job that made it.
     pub job: String,
     /// When that job was requested.
@@ -125,9 +149,38 @@ pub struct Success {
     pub until: UnixMillis,
 }
 
+impl IssueRequest {
+    fn candidate_of(&self, class: Class) -> Candidate {
+        let normal = self.candidate.clone();
+        match class {
+            Class::Normal => normal,
+            Class::Stepped => Candidate {
+                tag: self.stepped_tag,
+                digits: STEPPED_DIGITS,
+                ..normal
+            },
+        }
+    }
+}
+
+impl Check {
+    fn incorrect(cause: Cause) -> Self {
+        Self {
+            verdict: Verdict::Incorrect(cause),
+            evaluated: Evaluated::default(),
+        }
+    }
+}
+
 impl Record {
     /// Decides which code a job may mail, making one if need be.
-    pub fn issue(&mut self, policy: &Policy, now: UnixMillis, request: &IssueRequest) -> Issued {
+    pub fn issue(
+        &mut self,
+        budget: &Budget,
+        policy: &Policy,
+        now: UnixMillis,
+        request: &IssueRequest,
+    ) -> Issued {
         let requested_at = request.requested_at.min(now);
         self.forget_what_is_over(now);
         if self
@@ -139,6 +192,18 @@ impl Record {
         if requested_at.after(policy.lifetime) <= now {
             return Issued::TooOld;
         }
+        let limits = policy.limits.as_ref();
+        let class = if budget.is_open(Class::Normal, limits, now) {
+            Class::Normal
+        } else {
+            Class::Stepped
+        };
+        if class == Class::Stepped && policy.step_up == StepUp::Block {
+            return Issued::Blocked;
+        }
+        // What is spent is not compared: a code that nobody may use must not be mailed again.
+        self.codes
+            .retain(|code| code.class == class || budget.is_open(code.class, limits, now));
         let existing = match policy.resend {
             Resend::Keep => self.code_to_keep(now, &request.job),
             Resend::Rotate => self.code_not_to_rotate(now, &request.job, requested_at),
@@ -150,9 +215,10 @@ impl Record {
             self.codes.clear();
         }
         let code = LiveCode {
-            candidate: request.candidate.clone(),
+            candidate: request.candidate_of(class),
             made_at: now,
             expires_at: now.after(policy.lifetime),
+            class,
             job: request.job.clone(),
             requested_at,
         };
@@ -161,16 +227,31 @@ impl Record {
         answer
     }
 
-    /// Decides whether a code is right; counts the attempt, or uses the codes up.
-    pub fn verify(&mut self, policy: &Policy, now: UnixMillis, tags: &[(KeyId, Tag)]) -> Verdict {
+    /// Decides whether a code is right; counts the attempt and the failure, or uses the codes up.
+    pub fn verify(
+        &mut self,
+        budget: &mut Budget,
+        policy: &Policy,
+        now: UnixMillis,
+        request: &VerifyRequest,
+    ) -> Check {
         self.forget_what_is_over(now);
         if self.codes.is_empty() {
-            return Verdict::Incorrect(Cause::NoLiveCode);
+            return Check::incorrect(Cause::NoLiveCode);
         }
-        let right = self
+        let limits = policy.limits.as_ref();
+        let has_share = budget.has_share(request.client, limits, now);
+        let compared: Vec<&LiveCode> = self
             .codes
             .iter()
-            .flat_map(|code| tags.iter().map(move |typed| code.matches(typed)))
+            .filter(|code| has_share && budget.is_open(code.class, limits, now))
+            .collect();
+        if compared.is_empty() {
+            return Check::incorrect(Cause::BudgetSpent);
+        }
+        let right = compared
+            .iter()
+            .flat_map(|code| request.tags.iter().map(|typed| code.matches(typed)))
             .fold(Choice::from(0), |found, same| found | same);
         if bool::from(right) {
             self.end_codes();
@@ -178,13 +259,27 @@ impl Record {
                 at: now,
                 until: now.after(policy.lifetime),
             });
-            return Verdict::Correct;
+            return Check {
+                verdict: Verdict::Correct,
+                evaluated: Evaluated::default(),
+            };
         }
+        let evaluated = Evaluated::of(compared.iter().map(|code| code.class));
         self.attempts += 1;
         if self.attempts >= policy.attempts {
             self.end_codes();
         }
-        Verdict::Incorrect(Cause::Wrong)
+        if limits.is_some() {
+            budget.charge(Failure {
+                at: now,
+                client: request.client,
+                evaluated,
+            });
+        }
+        Check {
+            verdict: Verdict::Incorrect(Cause::Wrong),
+            evaluated,
+        }
     }
 
     /// When nothing of the record matters any more.

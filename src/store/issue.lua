@@ -1,12 +1,15 @@
--- Decides which code a job may mail, as `Record::issue` does. KEYS: record.
--- Answers {'live', nonce, key id, digits, expiry, now}, {'superseded'}, {'too_old'} or
--- {'unreadable'}. Nothing is written unless a code is made.
+-- Decides which code a job may mail, as `Record::issue` does. KEYS: record, and
+-- budget if there are limits.
+-- Answers {'live', nonce, key id, digits, expiry, now}, {'superseded'}, {'too_old'}, {'blocked'} or
+-- {'unreadable'}. Nothing is written unless a code is made or dropped; the budget is only read.
 
 local now = clock(ARGV[1])
 local lifetime, resend, live_codes = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local retry_margin, supersede_margin = tonumber(ARGV[5]), tonumber(ARGV[6])
 local job, asked = ARGV[7], math.min(tonumber(ARGV[8]), now)
 local nonce, tag, key_id, digits = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
+local stepped_tag, stepped_digits = ARGV[13], tonumber(ARGV[14])
+local step_up, limits = ARGV[15], parse_limits(ARGV[16])
 
 local function live(code)
   return { 'live', code.nonce, code.key, code.digits, code.ends, now }
@@ -46,7 +49,8 @@ local function code_not_to_rotate(codes)
 end
 
 local record = load_record(KEYS[1], now)
-if not record then
+local budget = limits and load_budget(KEYS[2], now)
+if not record or (limits and not budget) then
   return { 'unreadable' }
 end
 if record.success and asked < record.success.at - supersede_margin then
@@ -56,6 +60,22 @@ if asked + lifetime <= now then
   return { 'too_old' }
 end
 
+local is_stepped = not is_open(budget, limits, now, false)
+if is_stepped and step_up == 'block' then
+  return { 'blocked' }
+end
+
+-- What is spent is not compared: a code that nobody may use must not be mailed again.
+local usable = {}
+for _, code in ipairs(record.codes) do
+  local is_of_this_class = (code.stepped or false) == is_stepped
+  if is_of_this_class or is_open(budget, limits, now, code.stepped) then
+    usable[#usable + 1] = code
+  end
+end
+local has_dropped = #usable < #record.codes
+record.codes = usable
+
 local existing
 if resend == 'keep' then
   existing = code_to_keep(record.codes)
@@ -63,6 +83,9 @@ else
   existing = code_not_to_rotate(record.codes)
 end
 if existing then
+  if has_dropped then
+    save_record(KEYS[1], now, record)
+  end
   return live(existing)
 end
 
@@ -73,6 +96,9 @@ local code = {
   nonce = nonce, tag = tag, key = key_id, digits = digits,
   made = now, ends = now + lifetime, job = job, asked = asked,
 }
+if is_stepped then
+  code.tag, code.digits, code.stepped = stepped_tag, stepped_digits, true
+end
 table.insert(record.codes, code)
 save_record(KEYS[1], now, record)
 return live(code)

@@ -10,9 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use crate::otp::budget::{Admission, AdmitRequest, ClientPrefix, Evaluated};
 use crate::otp::clock::UnixMillis;
 use crate::otp::keys::KeyMarks;
-pub use crate::otp::record::{Candidate, Cause, IssueRequest, Issued, Verdict, VerifyRequest};
+pub use crate::otp::record::{
+    Candidate, Cause, Check, IssueRequest, Issued, Verdict, VerifyRequest,
+};
 
 pub mod redis;
 pub mod sqlite;
@@ -30,11 +33,18 @@ pub trait OtpStore: Send + Sync {
     /// at least every day, since a note that nobody renews fades after 40 days.
     async fn attest(&self, marks: &KeyMarks) -> Result<(), AttestError>;
 
+    /// Decides whether one more mail may be sent, and counts it then: asked before a job is made.
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError>;
+
+    /// Takes back the newest mail that was counted for a challenge, when no job came of it.
+    async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError>;
+
     /// Decides which code a job may mail, making one if need be.
     async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError>;
 
-    /// Decides whether a code is right; makes exactly one durable write, whatever the answer.
-    async fn verify(&self, request: &VerifyRequest) -> Result<Verdict, StoreError>;
+    /// Decides whether a code is right, and charges the mailbox with a wrong one in the same step;
+    /// makes exactly one durable write, whatever the answer.
+    async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError>;
 
     /// Notes how a request ended, for a day. The first ending stands, but for a mail that is sent
     /// after all, when an operator had a failed job run again.
@@ -73,6 +83,8 @@ pub enum EndState {
     Expired,
     /// The person had succeeded with an earlier mail.
     Superseded,
+    /// The mailbox has spent its failures, and `otp.step_up` gives it no code meanwhile.
+    Blocked,
 }
 
 impl EndState {
@@ -83,6 +95,7 @@ impl EndState {
             Self::Undeliverable => "undeliverable",
             Self::Expired => "expired",
             Self::Superseded => "superseded",
+            Self::Blocked => "blocked",
         }
     }
 }

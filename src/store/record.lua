@@ -3,7 +3,8 @@
 -- The record of one challenge, at `otpost:{L}:c:<challenge>`: one byte with the version, then a
 -- MessagePack map:
 --   codes     the live codes, oldest first, each a map: nonce (16 bytes), tag (32 bytes),
---             key (id, 8 bytes), digits, made, ends, job, asked
+--             key (id, 8 bytes), digits, made, ends, job, asked, stepped (absent but for
+--             stepped-up codes)
 --   attempts  wrong attempts against the live codes
 --   success   a map: at, ends; absent if there was none within the last lifetime
 -- Instants are milliseconds since 1970 (UTC). Members that are not known here are kept, so a later

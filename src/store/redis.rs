@@ -5,19 +5,23 @@
 //! form of the values stands in `record.lua`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
 
 use super::{
-    AttestError, Cause, EndState, Ending, IssueRequest, Issued, KEY_MEMORY, OtpStore,
-    REQUEST_MEMORY, StoreError, Verdict, VerifyRequest,
+    Admission, AdmitRequest, AttestError, Cause, Check, EndState, Ending, Evaluated, IssueRequest,
+    Issued, KEY_MEMORY, OtpStore, REQUEST_MEMORY, StoreError, Verdict, VerifyRequest,
 };
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::clock::{Clock, UnixMillis, millis};
 use crate::otp::code::Nonce;
 use crate::otp::keys::{KeyId, KeyMarks};
-use crate::otp::policy::{LIVE_CODES, Policy, RETRY_MARGIN, Resend, SUPERSEDE_MARGIN};
+use crate::otp::policy::{
+    FAILURES_PER_CLIENT_PER_DAY, LIVE_CODES, Policy, RETRY_MARGIN, Resend, STEPPED_DIGITS,
+    STEPPED_FAILURES_PER_DAY, SUPERSEDE_MARGIN, StepUp,
+};
 use crate::redis_link::{LinkError, RedisLink, Script};
 
 /// The version byte of every value.
@@ -38,6 +42,8 @@ pub struct RedisStore {
 struct Scripts {
     issue: Script,
     verify: Script,
+    admit: Script,
+    give_back: Script,
     attest: Script,
     unconfirmed: Script,
 }
@@ -46,6 +52,8 @@ macro_rules! script {
     ($file:literal) => {
         Script::new(concat!(
             include_str!("record.lua"),
+            "\n",
+            include_str!("budget.lua"),
             "\n",
             include_str!($file)
         ))
@@ -62,6 +70,8 @@ impl RedisStore {
             scripts: Arc::new(Scripts {
                 issue: script!("issue.lua"),
                 verify: script!("verify.lua"),
+                admit: script!("admit.lua"),
+                give_back: script!("give_back.lua"),
                 attest: script!("attest.lua"),
                 unconfirmed: script!("unconfirmed.lua"),
             }),
@@ -81,6 +91,32 @@ impl RedisStore {
         self.clock
             .as_ref()
             .map_or_else(Vec::new, |clock| number(clock.now().0))
+    }
+
+    /// The limits as the scripts read them, or nothing without limits.
+    fn limits(&self) -> Vec<u8> {
+        let Some(limits) = self.policy.limits else {
+            return Vec::new();
+        };
+        let numbers = [
+            millis(limits.cooldown),
+            u64::from(limits.per_hour),
+            u64::from(limits.per_day),
+            u64::from(limits.failures_per_hour),
+            u64::from(limits.failures_per_day),
+            u64::from(limits.failures_per_month),
+            u64::from(STEPPED_FAILURES_PER_DAY),
+            u64::from(FAILURES_PER_CLIENT_PER_DAY),
+        ];
+        numbers.map(|each| each.to_string()).join(" ").into_bytes()
+    }
+
+    /// What a decision about a code reads and writes. A cluster on which the slot is on the move
+    /// answers scripts with several keys only when it has arrived.
+    fn keys(&self, limit: LimitId, challenge: ChallengeId) -> Vec<String> {
+        let budget = self.policy.limits.map(|_| budget_key(limit));
+        let record = format!("otpost:{{{limit}}}:c:{challenge}");
+        std::iter::once(record).chain(budget).collect()
     }
 
     async fn invoke<T: FromRedisValue>(
@@ -127,29 +163,67 @@ impl OtpStore for RedisStore {
             candidate.tag.0.to_vec(),
             candidate.key_id.0.to_vec(),
             number(u64::from(candidate.digits)),
+            request.stepped_tag.0.to_vec(),
+            number(u64::from(STEPPED_DIGITS)),
+            step_up(self.policy.step_up),
+            self.limits(),
         ];
-        let keys = [record_key(request.limit, request.challenge)];
+        let keys = self.keys(request.limit, request.challenge);
         let answer: Vec<Value> = self.invoke(&self.scripts.issue, &keys, &args).await?;
         issued(answer).ok_or_else(|| unreadable("the record of a challenge"))
     }
 
-    async fn verify(&self, request: &VerifyRequest) -> Result<Verdict, StoreError> {
+    async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError> {
         let mut args = vec![
             self.injected_now(),
             number(millis(self.policy.lifetime)),
             number(u64::from(self.policy.attempts)),
+            self.limits(),
+            request
+                .client
+                .map_or_else(Vec::new, |client| client.0.to_vec()),
         ];
         for (key_id, tag) in &request.tags {
             args.push(key_id.0.to_vec());
             args.push(tag.0.to_vec());
         }
-        let keys = [record_key(request.limit, request.challenge)];
-        let answer: String = self.invoke(&self.scripts.verify, &keys, &args).await?;
-        match answer.as_str() {
-            "correct" => Ok(Verdict::Correct),
-            "wrong" => Ok(Verdict::Incorrect(Cause::Wrong)),
-            "no_live_code" => Ok(Verdict::Incorrect(Cause::NoLiveCode)),
-            _ => Err(unreadable("the record of a challenge")),
+        let keys = self.keys(request.limit, request.challenge);
+        let answer: Vec<Value> = self.invoke(&self.scripts.verify, &keys, &args).await?;
+        check(answer).ok_or_else(|| unreadable("the record of a challenge or a budget"))
+    }
+
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError> {
+        if self.policy.limits.is_none() {
+            return Ok(Admission::Granted);
+        }
+        let args = [
+            self.injected_now(),
+            self.limits(),
+            request.challenge.to_string().into_bytes(),
+        ];
+        let keys = [budget_key(request.limit)];
+        let wait_ms: i64 = self.invoke(&self.scripts.admit, &keys, &args).await?;
+        match u64::try_from(wait_ms) {
+            Ok(0) => Ok(Admission::Granted),
+            Ok(wait_ms) => Ok(Admission::Refused {
+                retry_after: Duration::from_millis(wait_ms),
+            }),
+            Err(_negative) => Err(unreadable("a budget")),
+        }
+    }
+
+    async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
+        if self.policy.limits.is_none() {
+            return Ok(());
+        }
+        let args = [
+            self.injected_now(),
+            request.challenge.to_string().into_bytes(),
+        ];
+        let keys = [budget_key(request.limit)];
+        match self.invoke(&self.scripts.give_back, &keys, &args).await? {
+            1_i64 => Ok(()),
+            _ => Err(unreadable("a budget")),
         }
     }
 
@@ -209,8 +283,8 @@ impl From<LinkError> for StoreError {
     }
 }
 
-fn record_key(limit: LimitId, challenge: ChallengeId) -> String {
-    format!("otpost:{{{limit}}}:c:{challenge}")
+fn budget_key(limit: LimitId) -> String {
+    format!("otpost:{{{limit}}}:a")
 }
 
 fn request_key(id: &str) -> String {
@@ -228,8 +302,35 @@ fn word(resend: Resend) -> Vec<u8> {
     }
 }
 
+fn step_up(step_up: StepUp) -> Vec<u8> {
+    match step_up {
+        StepUp::Digits8 => b"digits8".to_vec(),
+        StepUp::Block => b"block".to_vec(),
+    }
+}
+
 fn unreadable(what: &str) -> StoreError {
     StoreError::Unreadable(what.to_owned())
+}
+
+/// Reads what `verify.lua` answers; anything else than it promises is nothing.
+fn check(answer: Vec<Value>) -> Option<Check> {
+    let mut parts = answer.into_iter();
+    let outcome = String::from_redis_value(parts.next()?).ok()?;
+    let verdict = match outcome.as_str() {
+        "correct" => Verdict::Correct,
+        "wrong" => Verdict::Incorrect(Cause::Wrong),
+        "no_live_code" => Verdict::Incorrect(Cause::NoLiveCode),
+        "budget_spent" => Verdict::Incorrect(Cause::BudgetSpent),
+        _ => return None,
+    };
+    Some(Check {
+        verdict,
+        evaluated: Evaluated {
+            normal: u8::from_redis_value(parts.next()?).ok()?,
+            stepped: u8::from_redis_value(parts.next()?).ok()?,
+        },
+    })
 }
 
 /// Reads what `issue.lua` answers; anything else than it promises is nothing.
@@ -239,6 +340,7 @@ fn issued(answer: Vec<Value>) -> Option<Issued> {
     match outcome.as_str() {
         "superseded" => return Some(Issued::Superseded),
         "too_old" => return Some(Issued::TooOld),
+        "blocked" => return Some(Issued::Blocked),
         "live" => {}
         _ => return None,
     }

@@ -4,6 +4,8 @@
 //! writes the rows, all in the commit that it is answered after. Rows that nothing asks for any
 //! more are removed a few at a time along with new ones, so that the tables do not grow.
 
+mod budget;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,10 +14,11 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    AttestError, EndState, Ending, IssueRequest, Issued, KEY_MEMORY, OtpStore, REQUEST_MEMORY,
-    StoreError, Verdict, VerifyRequest,
+    Admission, AdmitRequest, AttestError, Check, EndState, Ending, IssueRequest, Issued,
+    KEY_MEMORY, OtpStore, REQUEST_MEMORY, StoreError, VerifyRequest,
 };
 use crate::otp::address::{ChallengeId, LimitId};
+use crate::otp::budget::{Budget, Class};
 use crate::otp::clock::{Clock, UnixMillis};
 use crate::otp::code::{Nonce, Tag};
 use crate::otp::keys::{KeyId, KeyMarks};
@@ -80,7 +83,11 @@ impl OtpStore for SqliteStore {
         let operation = move |db: &Connection, policy: &Policy, now| {
             let before = load(db, request.challenge)?;
             let mut record = before.clone();
-            let issued = record.issue(policy, now, &request);
+            let budget = match policy.limits {
+                Some(_) => budget::load(db, request.limit)?,
+                None => Budget::default(),
+            };
+            let issued = record.issue(&budget, policy, now, &request);
             save(db, request.challenge, request.limit, &before, &record)?;
             sweep_challenges(db, now)?;
             Ok(issued)
@@ -88,18 +95,52 @@ impl OtpStore for SqliteStore {
         self.run(operation).await
     }
 
-    async fn verify(&self, request: &VerifyRequest) -> Result<Verdict, StoreError> {
+    async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError> {
         let request = request.clone();
         let operation = move |db: &Connection, policy: &Policy, now| {
             let before = load(db, request.challenge)?;
             let mut record = before.clone();
-            let verdict = record.verify(policy, now, &request.tags);
+            let spent = match policy.limits {
+                Some(_) => budget::load(db, request.limit)?,
+                None => Budget::default(),
+            };
+            let mut budget = spent.clone();
+            let check = record.verify(&mut budget, policy, now, &request);
             let changed = save(db, request.challenge, request.limit, &before, &record)?;
             if !changed {
                 db.prepare_cached("UPDATE dummy_write SET number = number + 1")?
                     .execute([])?;
             }
-            Ok(verdict)
+            if budget != spent {
+                budget::save(db, request.limit, &budget, now)?;
+            }
+            Ok(check)
+        };
+        self.run(operation).await
+    }
+
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError> {
+        let request = *request;
+        let operation = move |db: &Connection, policy: &Policy, now| {
+            let Some(limits) = &policy.limits else {
+                return Ok(Admission::Granted);
+            };
+            let mut budget = budget::load(db, request.limit)?;
+            let admission = budget.admit(limits, now, request.challenge);
+            if admission == Admission::Granted {
+                budget::save(db, request.limit, &budget, now)?;
+            }
+            Ok(admission)
+        };
+        self.run(operation).await
+    }
+
+    async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
+        let request = *request;
+        let operation = move |db: &Connection, _: &Policy, now| {
+            let mut budget = budget::load(db, request.limit)?;
+            budget.give_back(request.challenge);
+            budget::save(db, request.limit, &budget, now)
         };
         self.run(operation).await
     }
@@ -203,7 +244,7 @@ fn load(db: &Connection, challenge: ChallengeId) -> rusqlite::Result<Record> {
     };
     let codes: rusqlite::Result<Vec<LiveCode>> = db
         .prepare_cached(
-            "SELECT nonce, tag, key_id, digits, made_at, expires_at, job, requested_at
+            "SELECT nonce, tag, key_id, digits, made_at, expires_at, job, requested_at, stepped
              FROM code WHERE challenge = ? ORDER BY place",
         )?
         .query_map([challenge.0], live_code)?
@@ -225,6 +266,11 @@ fn live_code(row: &Row<'_>) -> rusqlite::Result<LiveCode> {
         },
         made_at: instant(row, 4)?,
         expires_at: instant(row, 5)?,
+        class: if row.get(8)? {
+            Class::Stepped
+        } else {
+            Class::Normal
+        },
         job: row.get(6)?,
         requested_at: instant(row, 7)?,
     })
@@ -276,7 +322,8 @@ fn insert_codes(
     challenge: ChallengeId,
     codes: &[LiveCode],
 ) -> rusqlite::Result<()> {
-    let mut insert = db.prepare_cached("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+    let mut insert =
+        db.prepare_cached("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
     for (place, code) in codes.iter().enumerate() {
         insert.execute(params![
             challenge.0,
@@ -289,6 +336,7 @@ fn insert_codes(
             signed(code.expires_at),
             code.job,
             signed(code.requested_at),
+            code.class == Class::Stepped,
         ])?;
     }
     Ok(())
@@ -350,6 +398,7 @@ fn word(state: EndState) -> &'static str {
         EndState::Undeliverable => "undeliverable",
         EndState::Expired => "expired",
         EndState::Superseded => "superseded",
+        EndState::Blocked => "blocked",
     }
 }
 
@@ -360,6 +409,7 @@ fn end_state(row: &Row<'_>) -> rusqlite::Result<EndState> {
         EndState::Undeliverable,
         EndState::Expired,
         EndState::Superseded,
+        EndState::Blocked,
     ];
     let state = states.into_iter().find(|state| word(*state) == found);
     state.ok_or_else(|| {

@@ -9,6 +9,7 @@ mod cors;
 mod security_headers;
 mod body;
 mod json;
+mod limits;
 mod digits;
 mod outages;
 mod secrecy;
@@ -33,7 +34,7 @@ use otpost::api::dev::Development;
 use otpost::api::server::Peer;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend};
+use otpost::otp::policy::{Policy, Resend, StepUp};
 use otpost::store::{Cause, Verdict};
 use otpost::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -99,11 +100,14 @@ impl Bench {
                 lifetime: Duration::from_secs(600),
                 attempts: 5,
                 resend: Resend::Keep,
+                limits: None,
+                step_up: StepUp::Digits8,
             },
             resend_in: Duration::from_secs(30),
             entropy: Arc::new(OsEntropy),
             telemetry: telemetry.clone(),
             gate: Gate::default(),
+            client_limits: true,
             cors_origins: Vec::new(),
             public_url: String::new(),
             development: None,

@@ -298,3 +298,39 @@ async fn unknown_request_ids_and_states_hold_no_secret() {
     let members: Vec<&String> = state.as_object().unwrap().keys().collect();
     assert_eq!(members, ["ended_at", "requested_at", "state"]);
 }
+
+#[rstest]
+#[case::counted("true", "otpost_otp_verifies_total{outcome=\"budget_spent\"} 1")]
+#[case::switched_off("false", "otpost_otp_verifies_total{outcome=\"wrong\"} 6")]
+#[tokio::test]
+async fn one_client_spends_only_its_share_of_the_failures_of_an_address(
+    #[case] client_limits: &str,
+    #[case] expected: &str,
+) {
+    let smtp = SmtpServer::start().await;
+    let mut setup = Setup::mailing_to(&smtp.url()).with("limits.client.enabled", client_limits);
+    let process = setup.start().await;
+    let guess = |context: &'static str, code: String| {
+        let process = &process;
+        let wrong = if code == "000000" { "000001" } else { "000000" };
+        let body = json!({"email": "ada@example.org", "context": context, "otp": wrong});
+        async move { process.post("/otp/verify", &body).await.status() }
+    };
+    for (context, guesses) in [("one", 5), ("two", 1)] {
+        let body = json!({"email": "ada@example.org", "context": context});
+        assert_eq!(
+            process.post("/otp/generate", &body).await.status(),
+            StatusCode::ACCEPTED
+        );
+        let code = smtp.next_mail().await.code();
+        for _ in 0..guesses {
+            let status = guess(context, code.clone()).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        }
+    }
+    let metrics = process.ask_ops("/metrics").await.text().await.unwrap();
+    assert!(
+        metrics.lines().any(|line| line == expected),
+        "{expected} is missing in\n{metrics}"
+    );
+}

@@ -55,6 +55,28 @@ async fn config_print_masks_secrets_and_shows_origins() {
 }
 
 #[tokio::test]
+async fn limits_are_printed_with_the_bound_that_they_come_to() {
+    let usual = said(&Setup::bare().run(&["limits"]).await);
+    for part in [
+        "5 an hour, 15 a day, 30 s apart",
+        "10 an hour, 15 a day, 35 in 30 days, 5 a day by one client network",
+        "codes of 8 digits, 12 wrong ones a day",
+        "at most 455 at codes of 6 digits, 4392 at stepped-up ones",
+        "0.0998 % a year for one address",
+    ] {
+        assert!(usual.contains(part), "{part} is missing in\n{usual}");
+    }
+    let setup = Setup::mailing_to("smtp://127.0.0.1")
+        .with("otp.step_up", "block")
+        .with("limits.address.failures_per_month", "15");
+    let stricter = said(&setup.run(&["limits"]).await);
+    assert!(stricter.contains("0.0390 % a year"), "{stricter}");
+    let setup = Setup::bare().with("limits.enabled", "false");
+    let none = said(&setup.run(&["limits"]).await);
+    assert!(none.contains("codes can be guessed"), "{none}");
+}
+
+#[tokio::test]
 async fn keygen_prints_keys_that_the_settings_take() {
     let output = Setup::bare().run(&["keygen"]).await;
     let again = Setup::bare().run(&["keygen"]).await;

@@ -14,7 +14,7 @@ use otpost::otp::address::{ChallengeId, EmailAddress, LimitId};
 use otpost::otp::clock::Clock;
 use otpost::otp::code::{Code, OsEntropy};
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend};
+use otpost::otp::policy::{Policy, Resend, StepUp};
 use otpost::processor::Processor;
 use otpost::queue::Outcome;
 use otpost::queue::job::Job;
@@ -69,6 +69,8 @@ impl Stage {
             lifetime: LIFETIME,
             attempts: 5,
             resend: Resend::Keep,
+            limits: None,
+            step_up: StepUp::Digits8,
         };
         let store = Arc::new(SqliteStore::new(sqlite, policy, clock.clone()));
         let keys = Arc::new(KeyRing::new(&[1; 32], &[], &[2; 32]));
@@ -144,8 +146,9 @@ impl Stage {
             limit,
             challenge,
             tags: vec![(key.id(), tag)],
+            client: None,
         };
-        self.store.verify(&request).await.unwrap()
+        self.store.verify(&request).await.unwrap().verdict
     }
 
     async fn end_of(&self, id: &str) -> Option<EndState> {

@@ -12,7 +12,7 @@ use otpost::api::{self, Api};
 use otpost::otp::clock::SystemClock;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend};
+use otpost::otp::policy::{Policy, Resend, StepUp};
 use otpost::queue::sqlite::SqliteQueue;
 use otpost::queue::{JobQueue, QueueLimits, Sources};
 use otpost::sqlite::Sqlite;
@@ -27,6 +27,8 @@ async fn api_on(sqlite: &Sqlite) -> (api::Router, Arc<SqliteQueue>) {
         lifetime: Duration::from_secs(600),
         attempts: 5,
         resend: Resend::Keep,
+        limits: None,
+        step_up: StepUp::Digits8,
     };
     let limits = QueueLimits {
         concurrency: 1,
@@ -57,6 +59,7 @@ async fn api_on(sqlite: &Sqlite) -> (api::Router, Arc<SqliteQueue>) {
         entropy: Arc::new(OsEntropy),
         telemetry,
         gate: api::client::Gate::default(),
+        client_limits: true,
         cors_origins: Vec::new(),
         public_url: String::new(),
         development: None,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::layers::variable_name;
 use super::*;
-use crate::otp::policy::Resend;
+use crate::otp::policy::{Resend, StepUp};
 
 const MASTER: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// The hash of an API key.

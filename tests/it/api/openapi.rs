@@ -35,7 +35,11 @@ fn every_status_of_every_endpoint_is_described() {
         "400", "401", "405", "408", "413", "414", "415", "431", "500", "503",
     ];
     let cases = [
-        ("/otp/generate", "post", [&["202"], &post[..]].concat()),
+        (
+            "/otp/generate",
+            "post",
+            [&["202", "429"], &post[..]].concat(),
+        ),
         (
             "/otp/verify",
             "post",

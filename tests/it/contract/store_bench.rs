@@ -9,7 +9,7 @@ use otpost::otp::address::{ChallengeId, EmailAddress, LimitId};
 use otpost::otp::clock::{Clock, UnixMillis};
 use otpost::otp::code::{Code, Nonce};
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend};
+use otpost::otp::policy::{AddressLimits, Policy, Resend, STEPPED_DIGITS, StepUp};
 use otpost::redis_link::{DEADLINE, RedisLink};
 use otpost::sqlite::{OpenError, Sqlite};
 use otpost::store::redis::RedisStore;
@@ -30,12 +30,30 @@ pub enum Backend {
 /// The lifetime of a code in these tests, the normal one.
 pub const LIFETIME: Duration = Duration::from_secs(600);
 
-/// The policy of these tests, but for what a test changes.
+/// The policy of these tests, but for what a test changes: without limits, so that they may guess.
 pub const POLICY: Policy = Policy {
     digits: 6,
     lifetime: LIFETIME,
     attempts: 5,
     resend: Resend::Keep,
+    limits: None,
+    step_up: StepUp::Digits8,
+};
+
+/// The limits that a service has if nobody sets them.
+pub const LIMITS: AddressLimits = AddressLimits {
+    cooldown: Duration::from_secs(30),
+    per_hour: 5,
+    per_day: 15,
+    failures_per_hour: 10,
+    failures_per_day: 15,
+    failures_per_month: 35,
+};
+
+/// The policy of the tests of budgets.
+pub const LIMITED: Policy = Policy {
+    limits: Some(LIMITS),
+    ..POLICY
 };
 
 /// One backend with its data, a clock and keys.
@@ -65,9 +83,19 @@ impl Bench {
     }
 
     pub async fn open_with(backend: Backend, policy: Policy) -> Self {
+        Self::open_in(backend, policy, tempfile::tempdir().unwrap()).await
+    }
+
+    /// A bench whose database needs no disk, where the machine has such a place: for tests that
+    /// make many thousand commits.
+    pub async fn open_swift(backend: Backend, policy: Policy) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::open_in(backend, policy, folder.unwrap()).await
+    }
+
+    async fn open_in(backend: Backend, policy: Policy, folder: TempDir) -> Self {
         let place = match backend {
             Backend::Sqlite => {
-                let folder = tempfile::tempdir().unwrap();
                 let sqlite = Sqlite::open(&folder.path().join("otpost.db")).unwrap();
                 Place::Sqlite { folder, sqlite }
             }
@@ -142,6 +170,10 @@ impl Bench {
         }
     }
 
+    pub fn is_redis(&self) -> bool {
+        matches!(self.place, Place::Redis(_))
+    }
+
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }
@@ -170,6 +202,7 @@ impl Bench {
         let nonce = Nonce(nonce);
         let key = self.keys.current();
         let digits = self.policy.digits;
+        let tag = |digits| Code::derive(key, nonce, who.challenge, digits).tag(key, who.challenge);
         IssueRequest {
             limit: who.limit,
             challenge: who.challenge,
@@ -177,10 +210,11 @@ impl Bench {
             requested_at,
             candidate: Candidate {
                 nonce,
-                tag: Code::derive(key, nonce, who.challenge, digits).tag(key, who.challenge),
+                tag: tag(digits),
                 key_id: key.id(),
                 digits,
             },
+            stepped_tag: tag(STEPPED_DIGITS),
         }
     }
 
@@ -223,11 +257,12 @@ impl Bench {
                 .all()
                 .map(|key| (key.id(), code.tag(key, who.challenge)))
                 .collect(),
+            client: None,
         }
     }
 
     pub async fn verify(&self, store: &dyn OtpStore, who: Who, code: &str) -> Verdict {
-        store.verify(&self.typed(who, code)).await.unwrap()
+        store.verify(&self.typed(who, code)).await.unwrap().verdict
     }
 }
 

@@ -93,7 +93,7 @@ async fn a_node_that_is_gone_is_an_error_in_time_and_serves_again_when_it_is_bac
         }
     };
     let verdict = tokio::time::timeout(Duration::from_secs(5), back).await;
-    assert_eq!(verdict.unwrap(), Verdict::Correct);
+    assert_eq!(verdict.unwrap().verdict, Verdict::Correct);
 }
 
 async fn set_slot(node: &RedisServer, slot: u16, state: &str, other: &str) {

@@ -220,8 +220,8 @@ async fn a_call_whose_answer_is_lost_is_an_error_and_was_made_once(#[case] clust
         .expect("the link is back within 2 s");
     for _ in 0..4 {
         let counted = store.verify(&wrong).await.unwrap();
-        assert_eq!(counted, Verdict::Incorrect(Cause::Wrong));
+        assert_eq!(counted.verdict, Verdict::Incorrect(Cause::Wrong));
     }
     let sixth = store.verify(&wrong).await.unwrap();
-    assert_eq!(sixth, Verdict::Incorrect(Cause::NoLiveCode));
+    assert_eq!(sixth.verdict, Verdict::Incorrect(Cause::NoLiveCode));
 }

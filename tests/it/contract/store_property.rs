@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use otpost::otp::budget::Budget;
 use otpost::otp::clock::{Clock, UnixMillis};
 use otpost::otp::policy::{LIVE_CODES, Policy, Resend};
 use otpost::otp::record::Record;
@@ -127,7 +128,9 @@ impl Run<'_> {
         let now = self.bench.clock.now();
         let job = format!("job {job}");
         let request = self.bench.request_at(self.who, &job, now.before(age));
-        let expected = self.record.issue(&self.policy, now, &request);
+        let expected = self
+            .record
+            .issue(&Budget::default(), &self.policy, now, &request);
         for store in &self.stores {
             prop_assert_eq!(&store.issue(&request).await.unwrap(), &expected);
         }
@@ -142,13 +145,16 @@ impl Run<'_> {
         let now = self.bench.clock.now();
         let request = self.bench.typed(self.who, code);
         let attempts_before = self.record.attempts;
-        let expected = self.record.verify(&self.policy, now, &request.tags);
+        let check = self
+            .record
+            .verify(&mut Budget::default(), &self.policy, now, &request);
+        let expected = check.verdict;
         if !self.record.codes.is_empty() && expected == Verdict::Incorrect(Cause::Wrong) {
             prop_assert_eq!(self.record.attempts, attempts_before + 1);
         }
         prop_assert_eq!(self.account.type_code(now, code), expected);
         for store in &self.stores {
-            prop_assert_eq!(store.verify(&request).await.unwrap(), expected);
+            prop_assert_eq!(store.verify(&request).await.unwrap(), check);
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use otpost::otp::keys::KeyMarks;
 use otpost::queue::job::{JobData, RequestId};
 use otpost::queue::{Counts, EnqueueError, Handler, JobQueue, JobState, Phase, QueueError};
 use otpost::store::{
-    AttestError, EndState, Ending, IssueRequest, Issued, OtpStore, StoreError, Verdict,
-    VerifyRequest,
+    Admission, AdmitRequest, AttestError, Cause, Check, EndState, Ending, Evaluated, IssueRequest,
+    Issued, OtpStore, StoreError, Verdict, VerifyRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,9 @@ impl Mood {
 pub struct FakeStore {
     pub mood: Mood,
     pub verdict: Verdict,
+    pub admission: Admission,
+    pub admitted: Mutex<Vec<AdmitRequest>>,
+    pub given_back: Mutex<Vec<AdmitRequest>>,
     pub ended: Option<EndState>,
     /// How often it says that it knows of no ending before it knows of `ended`.
     pub ends_late: AtomicU32,
@@ -55,6 +58,9 @@ impl FakeStore {
         Self {
             mood: Mood::Works,
             verdict,
+            admission: Admission::Granted,
+            admitted: Mutex::default(),
+            given_back: Mutex::default(),
             ended: None,
             ends_late: AtomicU32::new(0),
             verifies: Mutex::new(Vec::new()),
@@ -76,9 +82,27 @@ impl OtpStore for FakeStore {
         Err(Self::down())
     }
 
-    async fn verify(&self, request: &VerifyRequest) -> Result<Verdict, StoreError> {
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError> {
+        self.admitted.lock().unwrap().push(*request);
+        self.mood.obey(self.admission, Self::down()).await
+    }
+
+    async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
+        self.given_back.lock().unwrap().push(*request);
+        self.mood.obey((), Self::down()).await
+    }
+
+    async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError> {
         self.verifies.lock().unwrap().push(request.clone());
-        self.mood.obey(self.verdict, Self::down()).await
+        let is_wrong = self.verdict == Verdict::Incorrect(Cause::Wrong);
+        let check = Check {
+            verdict: self.verdict,
+            evaluated: Evaluated {
+                normal: if is_wrong { 2 } else { 0 },
+                stepped: 0,
+            },
+        };
+        self.mood.obey(check, Self::down()).await
     }
 
     async fn finish(&self, _id: &str, _ending: Ending) -> Result<(), StoreError> {

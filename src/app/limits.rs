@@ -1,0 +1,54 @@
+//! The limits in effect in words: what one address may have, and how likely they leave it that
+//! somebody guesses a code.
+
+use crate::config::Settings;
+use crate::otp::policy::{
+    FAILURES_PER_CLIENT_PER_DAY, Policy, STEPPED_DIGITS, STEPPED_FAILURES_PER_DAY, StepUp,
+};
+
+use super::parts;
+
+/// The probability that a code of one address is guessed within a year, at most.
+pub fn bound(policy: &Policy) -> String {
+    if policy.limits.is_none() {
+        return "none: `limits.enabled` is false, so codes can be guessed".to_owned();
+    }
+    let percent = policy.yearly_guess_bound() * 100.0;
+    format!("{percent:.4} % a year for one address")
+}
+
+/// The effective limits of one address and the bound, a line each.
+pub fn describe(settings: &Settings) -> String {
+    let policy = parts::policy(settings);
+    let mut lines = Vec::new();
+    if let Some(limits) = policy.limits {
+        let step_up = match policy.step_up {
+            StepUp::Digits8 => format!(
+                "codes of {STEPPED_DIGITS} digits, {STEPPED_FAILURES_PER_DAY} wrong ones a day"
+            ),
+            StepUp::Block => "no code until the budget recovers".to_owned(),
+        };
+        let cooldown = limits.cooldown.as_secs_f64();
+        lines.push("One address, all spellings and contexts together:".to_owned());
+        lines.push(format!(
+            "  mails        {} an hour, {} a day, {cooldown} s apart for one context",
+            limits.per_hour, limits.per_day
+        ));
+        lines.push(format!(
+            "  wrong codes  {} an hour, {} a day, {} in 30 days, {FAILURES_PER_CLIENT_PER_DAY} a day by one client network",
+            limits.failures_per_hour, limits.failures_per_day, limits.failures_per_month
+        ));
+        lines.push(format!("  beyond       {step_up}"));
+    }
+    if let (Some(normal), Some(stepped)) =
+        (policy.yearly_guesses(), policy.yearly_stepped_guesses())
+    {
+        lines.push(format!(
+            "Guesses in a year: at most {normal} at codes of {} digits, {stepped} at stepped-up ones.",
+            policy.digits
+        ));
+    }
+    lines.push(format!("Chance of a right guess: {}.", bound(&policy)));
+    lines.push("Limits of clients, domains and the whole service are not enforced yet.".to_owned());
+    lines.join("\n")
+}

@@ -1,0 +1,124 @@
+//! The store's contract: what simultaneous calls spend of one mailbox. Every caller has its own
+//! task, and the callers share ten connections; a barrier lets all of them go at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use otpost::otp::policy::{AddressLimits, Policy};
+use otpost::store::{Admission, AdmitRequest, Cause, OtpStore, Verdict};
+use rstest::rstest;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use super::store_bench::Backend::{Redis, Sqlite};
+use super::store_bench::{Backend, Bench, LIMITED, LIMITS, other_than};
+
+const CALLERS: usize = 50;
+const CONNECTIONS: usize = 10;
+
+/// Without a cooldown, so that only the hour limits.
+const POLICY: Policy = Policy {
+    limits: Some(AddressLimits {
+        cooldown: Duration::ZERO,
+        ..LIMITS
+    }),
+    ..LIMITED
+};
+
+async fn stores(bench: &Bench) -> Vec<Arc<dyn OtpStore>> {
+    let mut stores = Vec::new();
+    for _ in 0..CONNECTIONS {
+        stores.push(bench.store().await);
+    }
+    stores
+}
+
+/// Asks with every request at once.
+async fn at_once<R, A, F>(
+    stores: &[Arc<dyn OtpStore>],
+    requests: Vec<R>,
+    ask: fn(Arc<dyn OtpStore>, R) -> F,
+) -> Vec<A>
+where
+    R: Send + 'static,
+    A: Send + 'static,
+    F: Future<Output = A> + Send + 'static,
+{
+    let barrier = Arc::new(Barrier::new(requests.len()));
+    let mut callers = JoinSet::new();
+    for (number, request) in requests.into_iter().enumerate() {
+        let store = Arc::clone(&stores[number % stores.len()]);
+        let barrier = Arc::clone(&barrier);
+        callers.spawn(async move {
+            barrier.wait().await;
+            ask(store, request).await
+        });
+    }
+    callers.join_all().await
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fifty_simultaneous_requests_at_a_limit_of_five_give_exactly_five_mails(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(1, 7)] contexts: usize,
+) {
+    let bench = Bench::open_with(backend, POLICY).await;
+    let stores = stores(&bench).await;
+    for round in 0..20 {
+        let address = format!("ann{round}@example.org");
+        let requests = (0..CALLERS).map(|number| {
+            let who = bench.who(&address, &format!("context {}", number % contexts));
+            AdmitRequest {
+                limit: who.limit,
+                challenge: who.challenge,
+            }
+        });
+        let answers = at_once(&stores, requests.collect(), |store, request| async move {
+            store.admit(&request).await.unwrap()
+        })
+        .await;
+        let granted = answers
+            .iter()
+            .filter(|answer| **answer == Admission::Granted);
+        assert_eq!(granted.count(), 5, "round {round}: {answers:?}");
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fifty_simultaneous_wrong_codes_over_several_contexts_compare_exactly_the_hours_limit(
+    #[values(Sqlite, Redis)] backend: Backend,
+) {
+    let bench = Bench::open_with(backend, POLICY).await;
+    let stores = stores(&bench).await;
+    for round in 0..20 {
+        let address = format!("ann{round}@example.org");
+        let mut contexts = Vec::new();
+        for number in 0..CALLERS {
+            let spelling = format!("ann{round}+{}@example.org", number % 3);
+            let address = if number % 2 == 0 { &address } else { &spelling };
+            let who = bench.who(address, &format!("context {}", number % 25));
+            let mailed = bench
+                .issue(&*stores[0], who, &format!("job {number}"))
+                .await;
+            contexts.push((who, other_than(&[&mailed.code])));
+        }
+        let requests = contexts
+            .iter()
+            .map(|(who, wrong)| bench.typed(*who, wrong))
+            .collect();
+        let checks = at_once(&stores, requests, |store, request| async move {
+            store.verify(&request).await.unwrap()
+        })
+        .await;
+        let count = |wanted| {
+            checks
+                .iter()
+                .filter(|check| check.verdict == Verdict::Incorrect(wanted))
+                .count()
+        };
+        assert_eq!(count(Cause::Wrong), 10, "round {round}: {checks:?}");
+        assert_eq!(count(Cause::BudgetSpent), 40, "round {round}");
+    }
+}
