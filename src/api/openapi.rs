@@ -61,7 +61,8 @@ pub fn document() -> String {
     text
 }
 
-/// The header that the gate reads, so that it belongs to every operation behind it.
+/// The header that the gate reads, so that it belongs to every operation behind it. Its schema is any
+/// text, since any text is accepted, and passed over, from callers without a key.
 fn client_ip() -> Value {
     json!({
         "name": "Otpost-Client-Ip",

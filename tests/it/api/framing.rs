@@ -3,9 +3,10 @@
 
 use otpost::api::framing::{Framing, Last};
 use proptest::prelude::*;
+use tokio::io::AsyncWriteExt;
 
 use super::Bench;
-use super::running::{Running, limits};
+use super::running::{Running, limits, read_to_close};
 
 #[tokio::test]
 async fn a_head_has_at_most_16_kib_and_64_fields() {
@@ -431,4 +432,31 @@ proptest! {
         let is_refused = matches!(whole.last(), Some(Last { after: 1, flaw: Some(_) }));
         prop_assert!(is_refused);
     }
+}
+
+#[tokio::test]
+async fn no_byte_in_a_head_is_refused_without_words() {
+    let running = Running::start(Bench::new().router, limits()).await;
+    let places = [
+        ("a method", "G", "T /- HTTP/1.1\r\nHost: x\r\n"),
+        ("a target", "GET /a", "b HTTP/1.1\r\nHost: x\r\n"),
+        ("a bare target", "GET ", " HTTP/1.1\r\nHost: x\r\n"),
+        ("a name", "GET /- HTTP/1.1\r\nHost: x\r\nX", "Y: a\r\n"),
+        ("a value", "GET /- HTTP/1.1\r\nHost: x\r\nX: ", "\r\n"),
+        ("a host", "GET /- HTTP/1.1\r\nHost: x", "y\r\n"),
+    ];
+    for (place, before, after) in places {
+        for byte in 0..=u8::MAX {
+            let after = format!("{after}Connection: close\r\n\r\n");
+            let head = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+            let mut stream = running.connect().await;
+            stream.write_all(&head).await.unwrap();
+            let answer = read_to_close(&mut stream).await;
+            // The landing page is at a bare slash.
+            let is_right = answer.contains("application/problem+json")
+                || (byte == b'/' && answer.starts_with("HTTP/1.1 200 "));
+            assert!(is_right, "{byte:#04x} in {place}: {answer}");
+        }
+    }
+    running.end().await;
 }
