@@ -71,7 +71,6 @@ fn client_ip() -> Value {
         "description": "The address of the caller's own client, for whom the limits of clients \
                         then count; without it they count for nobody. Read from callers with an \
                         API key only.",
-        // No format: from callers without a key any text is taken, since it is not read.
         "schema": { "type": "string" },
         "example": "203.0.113.7",
     })
