@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::app;
@@ -57,23 +58,13 @@ enum Command {
 
 #[derive(Args, Debug, Default)]
 struct Mode {
-    /// What this process does; split roles need Redis.
-    #[arg(long, value_enum, default_value_t)]
-    role: RoleName,
+    /// What this process does: `api` takes requests and sends no mail, `worker` sends mail and
+    /// takes no requests; these two need Redis.
+    #[arg(long, default_value = Role::All.as_str(), value_parser = role_parser())]
+    role: Role,
     /// Development mode: mails are kept in memory and shown at /dev/mailbox.
     #[arg(long)]
     dev: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum RoleName {
-    /// API and worker.
-    #[default]
-    All,
-    /// Takes requests, sends no mail.
-    Api,
-    /// Sends mail, takes no requests.
-    Worker,
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,20 +92,12 @@ pub fn run() -> ExitCode {
         .command
         .unwrap_or_else(|| Command::Serve(Mode::default()))
     {
-        Command::Serve(mode) => with_config(path, &mode, |config| {
-            if let Err(error) = app::check(&config.settings, mode.role()) {
-                return Ok(complain(&telemetry::chain(error.as_ref()), WRONG_SETTINGS));
-            }
+        Command::Serve(mode) => with_checked(path, &mode, |config| {
             telemetry::start_log(log_format(&config), &config.settings.log.level)?;
-            block_on(app::serve(config.settings, mode.role()))
+            block_on(app::serve(config.settings, mode.role))
         }),
-        Command::Config(ConfigCommand::Check(mode)) => with_config(path, &mode, |config| {
-            match app::check(&config.settings, mode.role()) {
-                Ok(()) => say("The settings are usable."),
-                Err(error) => {
-                    return Ok(complain(&telemetry::chain(error.as_ref()), WRONG_SETTINGS));
-                }
-            }
+        Command::Config(ConfigCommand::Check(mode)) => with_checked(path, &mode, |_config| {
+            say("The settings are usable.");
             Ok(ExitCode::SUCCESS)
         }),
         Command::Config(ConfigCommand::Print(mode)) => with_config(path, &mode, |config| {
@@ -157,7 +140,7 @@ fn mail_test(path: Option<PathBuf>, address: &str) -> ExitCode {
 /// It needs one setting, and must not fail over others, which may be another role's.
 fn healthcheck(path: Option<PathBuf>) -> ExitCode {
     let mode = Mode::default();
-    match Sources::read(path, mode.role(), mode.flags())
+    match Sources::read(path, mode.role, mode.flags())
         .and_then(|sources| config::ops_listen(&sources))
     {
         Err(findings) => complain(&findings.to_string(), WRONG_SETTINGS),
@@ -165,15 +148,12 @@ fn healthcheck(path: Option<PathBuf>) -> ExitCode {
     }
 }
 
-impl Mode {
-    fn role(&self) -> Role {
-        match self.role {
-            RoleName::All => Role::All,
-            RoleName::Api => Role::Api,
-            RoleName::Worker => Role::Worker,
-        }
-    }
+fn role_parser() -> impl TypedValueParser<Value = Role> {
+    let roles = [Role::All, Role::Api, Role::Worker].map(Role::as_str);
+    PossibleValuesParser::new(roles).try_map(|name| name.parse::<Role>())
+}
 
+impl Mode {
     fn flags(&self) -> Vec<(String, String)> {
         if self.dev {
             vec![("dev".to_owned(), "true".to_owned())]
@@ -206,11 +186,24 @@ fn with_config(
     mode: &Mode,
     then: impl FnOnce(Config) -> anyhow::Result<ExitCode>,
 ) -> ExitCode {
-    match Sources::read(path, mode.role(), mode.flags()).and_then(|sources| config::load(&sources))
-    {
+    match Sources::read(path, mode.role, mode.flags()).and_then(|sources| config::load(&sources)) {
         Ok(config) => report(then(config)),
         Err(findings) => complain(&findings.to_string(), WRONG_SETTINGS),
     }
+}
+
+/// Goes on only with settings that a start would take.
+fn with_checked(
+    path: Option<PathBuf>,
+    mode: &Mode,
+    then: impl FnOnce(Config) -> anyhow::Result<ExitCode>,
+) -> ExitCode {
+    with_config(path, mode, |config| {
+        match app::check(&config.settings, mode.role) {
+            Ok(()) => then(config),
+            Err(error) => Ok(complain(&telemetry::chain(error.as_ref()), WRONG_SETTINGS)),
+        }
+    })
 }
 
 fn report(outcome: anyhow::Result<ExitCode>) -> ExitCode {

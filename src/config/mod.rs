@@ -34,6 +34,7 @@ pub use settings::{
 pub use smtp_url::{SmtpSecurity, SmtpUrl};
 pub use sources::{Role, Sources};
 pub use store_url::{Node, StoreUrl};
+pub use url::is_loopback_host;
 
 use print::ShownSetting;
 

@@ -111,7 +111,7 @@ pub fn join_host(host: &str, port: u16) -> String {
 
 /// Whether this host is this machine by its very name: `localhost`, 127.0.0.0/8 or `::1`.
 pub fn is_loopback_host(host: &str) -> bool {
-    host == "localhost"
+    host.eq_ignore_ascii_case("localhost")
         || host
             .parse::<IpAddr>()
             .is_ok_and(|address| address.is_loopback())

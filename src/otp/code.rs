@@ -159,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn the_generator_of_the_system_fills_the_buffer_each_time_anew() {
+        let [one, other] = [(); 2].map(|()| Nonce::draw(&OsEntropy).unwrap().0);
+        assert_ne!(one, [0; 16]);
+        assert_ne!(one, other);
+    }
+
+    #[test]
     fn a_code_keeps_its_leading_zeros_and_its_length() {
         let key = key();
         let mut leading_zeros = 0;

@@ -88,6 +88,15 @@ pub enum EndState {
 }
 
 impl EndState {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [
+        Self::Sent,
+        Self::Undeliverable,
+        Self::Expired,
+        Self::Superseded,
+        Self::Blocked,
+    ];
+
     /// The word for it in records and metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -5,17 +5,17 @@
 //! more are removed a few at a time along with new ones, so that the tables do not grow.
 
 mod budget;
+mod request;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    Admission, AdmitRequest, AttestError, Check, EndState, Ending, IssueRequest, Issued,
-    KEY_MEMORY, OtpStore, REQUEST_MEMORY, StoreError, VerifyRequest,
+    Admission, AdmitRequest, AttestError, Check, Ending, IssueRequest, Issued, KEY_MEMORY,
+    OtpStore, StoreError, VerifyRequest,
 };
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::{Budget, Class};
@@ -147,62 +147,20 @@ impl OtpStore for SqliteStore {
 
     async fn finish(&self, id: &str, ending: Ending) -> Result<(), StoreError> {
         let id = id.to_owned();
-        let operation = move |db: &Connection, _: &Policy, now: UnixMillis| {
-            sweep_requests(db, now, &id)?;
-            db.prepare_cached(
-                "INSERT INTO request (id, state, requested_at, ended_at, forget_at)
-                 VALUES (?, ?, ?, ?, ?)
-                 ON CONFLICT (id) DO UPDATE SET
-                     state = excluded.state, requested_at = excluded.requested_at,
-                     ended_at = excluded.ended_at, forget_at = excluded.forget_at
-                 WHERE state IS NULL OR excluded.state = 'sent'",
-            )?
-            .execute(params![
-                id,
-                word(ending.state),
-                signed(ending.requested_at),
-                signed(ending.ended_at),
-                signed(now.after(REQUEST_MEMORY)),
-            ])?;
-            Ok(())
-        };
-        self.run(operation).await
+        self.run(move |db, _, now| request::finish(db, now, &id, ending))
+            .await
     }
 
     async fn ending(&self, id: &str) -> Result<Option<Ending>, StoreError> {
         let id = id.to_owned();
-        let operation = move |db: &Connection, _: &Policy, now| {
-            db.prepare_cached(
-                "SELECT state, requested_at, ended_at FROM request
-                 WHERE id = ? AND state IS NOT NULL AND forget_at > ?",
-            )?
-            .query_row(params![id, signed(now)], |row| {
-                Ok(Ending {
-                    state: end_state(row)?,
-                    requested_at: instant(row, 1)?,
-                    ended_at: instant(row, 2)?,
-                })
-            })
-            .optional()
-        };
-        self.run(operation).await
+        self.run(move |db, _, now| request::ending(db, now, &id))
+            .await
     }
 
     async fn count_unconfirmed(&self, job: &str) -> Result<u32, StoreError> {
         let job = job.to_owned();
-        let operation = move |db: &Connection, _: &Policy, now: UnixMillis| {
-            sweep_requests(db, now, &job)?;
-            db.prepare_cached(
-                "INSERT INTO request (id, unconfirmed, forget_at) VALUES (?, 1, ?)
-                 ON CONFLICT (id) DO UPDATE SET
-                     unconfirmed = unconfirmed + 1, forget_at = excluded.forget_at
-                 RETURNING unconfirmed",
-            )?
-            .query_row(params![job, signed(now.after(REQUEST_MEMORY))], |row| {
-                row.get(0)
-            })
-        };
-        self.run(operation).await
+        self.run(move |db, _, now| request::count_unconfirmed(db, now, &job))
+            .await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -352,18 +310,6 @@ fn sweep_challenges(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Removes a few rows whose day is over, and in any case this one if its is.
-fn sweep_requests(db: &Connection, now: UnixMillis, id: &str) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM request WHERE id = ? AND forget_at <= ?")?
-        .execute(params![id, signed(now)])?;
-    db.prepare_cached(
-        "DELETE FROM request WHERE id IN
-             (SELECT id FROM request WHERE forget_at <= ? ORDER BY forget_at LIMIT ?)",
-    )?
-    .execute(params![signed(now), SWEPT_AT_ONCE])?;
-    Ok(())
-}
-
 fn attest(
     db: &Connection,
     now: UnixMillis,
@@ -390,32 +336,6 @@ fn attest(
         note.execute(params!["master", id.0, signed(now)])?;
     }
     Ok(Ok(()))
-}
-
-fn word(state: EndState) -> &'static str {
-    match state {
-        EndState::Sent => "sent",
-        EndState::Undeliverable => "undeliverable",
-        EndState::Expired => "expired",
-        EndState::Superseded => "superseded",
-        EndState::Blocked => "blocked",
-    }
-}
-
-fn end_state(row: &Row<'_>) -> rusqlite::Result<EndState> {
-    let found: String = row.get(0)?;
-    let states = [
-        EndState::Sent,
-        EndState::Undeliverable,
-        EndState::Expired,
-        EndState::Superseded,
-        EndState::Blocked,
-    ];
-    let state = states.into_iter().find(|state| word(*state) == found);
-    state.ok_or_else(|| {
-        let reason = format!("unknown state `{found}`");
-        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into())
-    })
 }
 
 /// SQLite's integers are signed; instants beyond them are some hundred million years away.

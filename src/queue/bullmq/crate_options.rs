@@ -1,6 +1,5 @@
 //! What the BullMQ crate is told: where Redis is, what is kept, how its workers behave.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bullmq::options::{RedisConnectionOptions, TlsCerts};
@@ -8,6 +7,7 @@ use bullmq::types::{KeepJobs, RemoveOnFinish};
 use bullmq::{JobOptions, QueueOptions, WorkerOptions};
 use secrecy::ExposeSecret;
 
+use crate::config::is_loopback_host;
 use crate::queue::QueueLimits;
 use crate::redis_link::{ConnectError, Encryption, RedisServers, RedisTarget};
 
@@ -48,9 +48,7 @@ pub fn concurrencies(target: &RedisTarget, concurrency: usize) -> Vec<usize> {
         RedisServers::Single { node, .. } => std::slice::from_ref(node),
         RedisServers::Cluster(nodes) => nodes,
     };
-    let is_near = nodes.iter().all(|node| {
-        node.host == "localhost" || node.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-    });
+    let is_near = nodes.iter().all(|node| is_loopback_host(&node.host));
     let workers = if is_near { 1 } else { REMOTE_WORKERS };
     (0..workers)
         .map(|worker| (concurrency + worker) / workers)

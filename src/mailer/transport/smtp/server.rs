@@ -1,6 +1,6 @@
 //! The server that mail goes to: how it is reached, encrypted and logged in to.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use lettre::transport::smtp::authentication;
@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use tokio::net::lookup_host;
 
 use super::{Credentials, Security, Settings, SettingsError};
+use crate::config::is_loopback_host;
 
 /// Settings in the form that the dialogue needs.
 pub(super) struct Server {
@@ -32,7 +33,7 @@ impl Server {
         let protection = match settings.security {
             Security::StartTls => Protection::StartTls(tls(&settings)?),
             Security::Implicit => Protection::Implicit(tls(&settings)?),
-            Security::PlainLoopback if is_loopback(&settings.host) => Protection::Loopback,
+            Security::PlainLoopback if is_loopback_host(&settings.host) => Protection::Loopback,
             Security::PlainLoopback => return Err(SettingsError::NotLoopback),
         };
         Ok(Self {
@@ -61,13 +62,6 @@ impl Server {
             authentication::Credentials::new(login.user.clone(), password.to_owned())
         })
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 /// TLS 1.2 or newer, the name verified; the trust comes from the CA file or from the system,
