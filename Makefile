@@ -1,4 +1,4 @@
-.PHONY: run test check fmt load install schemathesis slow fuzz deny mutants
+.PHONY: run test check fmt load timing install schemathesis slow fuzz deny mutants
 
 # Serves the whole flow on 127.0.0.1:8080 with nothing beside it.
 run:
@@ -26,6 +26,12 @@ load:
 	cargo build --locked --release
 	cargo run --locked --release --manifest-path bench/load/Cargo.toml -- table --binary target/release/otpost
 
+# Whether the time of an answer tells what the answer does not, on both backends; TIMING_REQUESTS of each class.
+TIMING_REQUESTS ?= 20000
+timing:
+	cargo build --locked --release
+	cargo run --locked --release --manifest-path bench/load/Cargo.toml -- timing --binary target/release/otpost --requests $(TIMING_REQUESTS)
+
 # Three random seeds with at least 5,000 cases each against what openapi.json says.
 schemathesis: install
 	cargo build --locked
@@ -45,9 +51,11 @@ fuzz:
 deny:
 	cargo deny --locked check licenses bans sources
 
-# Changes the code rules and looks whether a test notices; needs `cargo install --locked cargo-mutants`.
+# Changes the rules and looks whether a test notices: first those beside the rules, which are fast, then
+# for what they missed the contract of the store and the endpoints. Needs `cargo install --locked cargo-mutants`.
 mutants:
-	cargo mutants
+	-cargo mutants -- --lib
+	cargo mutants --iterate -- --test it -- contract::store api::
 
 install:
 	bash tests/install

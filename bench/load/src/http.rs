@@ -34,6 +34,8 @@ pub fn parse_target(url: &str) -> anyhow::Result<SocketAddr> {
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    /// The status line and the headers.
+    pub head: String,
     /// The whole body.
     pub body: Vec<u8>,
 }
@@ -56,6 +58,7 @@ pub enum Fault {
 pub struct Client {
     target: SocketAddr,
     deadline: Duration,
+    headers: String,
     stream: Option<TcpStream>,
     request: Vec<u8>,
     received: Vec<u8>,
@@ -67,10 +70,16 @@ impl Client {
         Client {
             target,
             deadline,
+            headers: String::new(),
             stream: None,
             request: Vec::new(),
             received: Vec::new(),
         }
+    }
+
+    /// Sends these lines, each with its line break, with every post.
+    pub fn set_headers(&mut self, lines: String) {
+        self.headers = lines;
     }
 
     /// Opens the connection, so that the first request does not have to.
@@ -94,8 +103,9 @@ impl Client {
     pub async fn post(&mut self, path: &str, json: &str) -> Result<Answer, Fault> {
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
+             {}Content-Length: {}\r\n\r\n",
             self.target,
+            self.headers,
             json.len()
         );
         self.exchange(&head, json).await
@@ -146,6 +156,7 @@ async fn talk(
             return Ok((
                 Answer {
                     status: head.status,
+                    head: String::from_utf8_lossy(&received[..end]).into_owned(),
                     body,
                 },
                 head.keep,

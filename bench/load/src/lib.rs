@@ -4,8 +4,10 @@
 //! Modules in reading order: [`mime`] finds the code in a mail, [`sink`] is the SMTP server,
 //! [`http`] the client, [`pace`] decides when a request is due, [`scenario`] runs the requests,
 //! [`process`] reads /proc, [`target`] starts and stops otpost and Redis, [`report`] turns
-//! measurements into rows, [`table`] compares the two backends.
+//! measurements into rows, [`table`] compares the two backends;
+//! [`welch`], [`comparison`] and [`timing`] compare answers that must not differ.
 
+pub mod comparison;
 pub mod http;
 pub mod mime;
 pub mod pace;
@@ -15,3 +17,5 @@ pub mod scenario;
 pub mod sink;
 pub mod table;
 pub mod target;
+pub mod timing;
+pub mod welch;

@@ -21,6 +21,7 @@ use otpost_load::scenario::{Load, Plan, Scenario};
 use otpost_load::sink::Sink;
 use otpost_load::table::{self, Settings};
 use otpost_load::target::{Backend, Programs};
+use otpost_load::timing;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Load for otpost.
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Start otpost on each backend, measure all scenarios, print one table.
     Table(TableArgs),
+    /// Compare the time of answers that must not differ; exit code 1 if any pair of classes does.
+    Timing(TimingArgs),
     /// Measure one scenario against an otpost that runs and mails to `--smtp-port`.
     Run(RunArgs),
     /// Only take mail, and tell each second how much has come.
@@ -103,6 +106,25 @@ struct TableArgs {
 }
 
 #[derive(Debug, Args)]
+struct TimingArgs {
+    /// The otpost binary.
+    #[arg(long)]
+    binary: PathBuf,
+    /// The redis-server binary.
+    #[arg(long, default_value = "redis-server")]
+    redis_server: PathBuf,
+    /// Where codes are kept, one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["sqlite", "redis"])]
+    backends: Vec<Backend>,
+    /// Requests of each class, at least.
+    #[arg(long, default_value_t = 20_000, value_parser = value_parser!(u32).range(10..=1_000_000))]
+    requests: u32,
+    /// Name an end user's address of its own with each request, so that limits of clients count.
+    #[arg(long)]
+    clients: bool,
+}
+
+#[derive(Debug, Args)]
 struct RunArgs {
     /// The API of the running otpost, on a loopback address.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
@@ -158,6 +180,7 @@ async fn until_interrupted(command: Command) -> anyhow::Result<bool> {
     let work = async {
         match command {
             Command::Table(args) => make_table(args).await,
+            Command::Timing(args) => compare_times(args).await,
             Command::Run(args) => run(args).await,
             Command::Sink(args) => take_mail(args).await,
         }
@@ -183,6 +206,26 @@ async fn make_table(args: TableArgs) -> anyhow::Result<bool> {
     };
     let (table, clean) = table::measure(&settings).await?;
     println!("{table}");
+    Ok(clean)
+}
+
+async fn compare_times(args: TimingArgs) -> anyhow::Result<bool> {
+    let programs = Programs {
+        otpost: args.binary,
+        redis_server: args.redis_server,
+    };
+    let plan = timing::Plan {
+        requests: args.requests,
+        clients: args.clients,
+    };
+    let mut clean = true;
+    for backend in args.backends {
+        println!("## {}\n", table::title(backend));
+        for comparison in timing::measure(&programs, backend, plan).await? {
+            println!("{}", comparison.markdown()?);
+            clean &= comparison.is_clean()?;
+        }
+    }
     Ok(clean)
 }
 

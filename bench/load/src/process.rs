@@ -74,8 +74,12 @@ impl Probe {
 pub fn cpu_of(roots: &[u32]) -> anyhow::Result<Duration> {
     let mut sum = 0;
     for pid in tree(roots)? {
-        let stat = Stat::read(pid)?;
-        sum += stat.cpu_ticks + stat.ended_children_ticks;
+        match Stat::read(pid) {
+            Ok(stat) => sum += stat.cpu_ticks + stat.ended_children_ticks,
+            // A descendant that has ended meanwhile; its parent has its time.
+            Err(_gone) if !roots.contains(&pid) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(ticks(sum))
 }

@@ -1,7 +1,7 @@
 //! Runs one measurement: sends the requests of a scenario at their pace, waits for the mails they
 //! promise and keeps every instant. It judges nothing; that is the report's work.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -263,6 +263,14 @@ fn address(run: u128, index: u32) -> String {
     format!("u{index}r{run:x}@example.com")
 }
 
+/// The end user of a request, one whom no other request of its measurement has.
+fn user(run: u128, index: u32) -> Ipv4Addr {
+    // Each measurement begins somewhere else.
+    let first = run.wrapping_mul(0x9e37_79b1);
+    let [.., b, c, d] = first.wrapping_add(u128::from(index)).to_be_bytes();
+    Ipv4Addr::new(10, b, c, d)
+}
+
 struct Worker {
     client: Client,
     ledger: Arc<Ledger>,
@@ -291,6 +299,7 @@ impl Worker {
         let mail = self.ledger.expect(&address);
         let sent = Instant::now();
         let body = format!(r#"{{"email":"{address}"}}"#);
+        self.come_from(index);
         let outcome = judge(self.client.post("/otp/generate", &body).await, 202, "");
         let answered = Instant::now();
         let post = if outcome == Outcome::AsExpected {
@@ -324,7 +333,9 @@ impl Worker {
         {
             let address = address(self.run, ticket.index);
             let sent = Instant::now();
-            let outcome = self.verify(&address, code, 200, "OTP is correct").await;
+            let outcome = self
+                .verify(ticket.index, &address, code, (200, "OTP is correct"))
+                .await;
             sample.verified = Some(Verified {
                 sent,
                 answered: Instant::now(),
@@ -339,7 +350,9 @@ impl Worker {
         let guesses = Arc::clone(&self.guesses);
         let (address, wrong) = &guesses[index as usize];
         let sent = Instant::now();
-        let outcome = self.verify(address, wrong, 422, "OTP is incorrect").await;
+        let outcome = self
+            .verify(index, address, wrong, (422, "OTP is incorrect"))
+            .await;
         let answered = Instant::now();
         Sample {
             index,
@@ -352,9 +365,24 @@ impl Worker {
         }
     }
 
-    async fn verify(&mut self, address: &str, code: &str, status: u16, words: &str) -> Outcome {
+    async fn verify(
+        &mut self,
+        index: u32,
+        address: &str,
+        code: &str,
+        (status, words): (u16, &str),
+    ) -> Outcome {
         let body = format!(r#"{{"email":"{address}","otp":"{code}"}}"#);
-        judge(self.client.post("/otp/verify", &body).await, status, words)
+        self.come_from(index);
+        let answer = self.client.post("/otp/verify", &body);
+        judge(answer.await, status, words)
+    }
+
+    /// The next request is that of this flow's end user, as a proxy before otpost would say.
+    fn come_from(&mut self, index: u32) {
+        let user = user(self.run, index);
+        self.client
+            .set_headers(format!("X-Forwarded-For: {user}\r\n"));
     }
 }
 

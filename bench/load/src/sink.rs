@@ -1,5 +1,5 @@
-//! An SMTP server on loopback that accepts every mail, reads recipient and code, and remembers the
-//! instant at which it had answered the final dot with 250. It keeps no mail.
+//! An SMTP server on loopback that accepts every mail (only `unknown@` any domain is no mailbox),
+//! reads recipient and code, and remembers the instant at which it had answered the final dot with 250. It keeps no mail.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +22,9 @@ const LONGEST_LINE: u64 = 64 * 1024;
 const LARGEST_MAIL: usize = 1024 * 1024;
 
 const CAPABILITIES: &str = "250-sink.invalid\r\n250-PIPELINING\r\n250 8BITMIME";
+
+/// Mailboxes that do not exist.
+const UNKNOWN: &str = "unknown@";
 
 /// What is remembered of an accepted mail.
 #[derive(Debug)]
@@ -109,6 +112,11 @@ impl Ledger {
         let (sender, receiver) = oneshot::channel();
         self.expected().insert(address.to_owned(), Some(sender));
         receiver
+    }
+
+    /// No mail will come to that address: who waits for it is told.
+    fn forget(&self, address: &str) {
+        self.expected().remove(address);
     }
 
     /// What came so far.
@@ -221,6 +229,11 @@ impl Session {
             .split_once('<')
             .and_then(|(_, rest)| rest.split_once('>'));
         match path {
+            Some((address, _)) if address.starts_with(UNKNOWN) => {
+                self.reply("550 5.1.1 no such mailbox").await?;
+                self.ledger.forget(address);
+                Ok(())
+            }
             Some((address, _)) if address.contains('@') => {
                 self.recipients.push(address.to_owned());
                 self.reply("250 2.1.5 recipient ok").await

@@ -43,6 +43,25 @@ pub struct Programs {
     pub redis_server: PathBuf,
 }
 
+/// How it is started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup<'a> {
+    /// When Redis syncs its file; the embedded store does at every commit.
+    pub sync: Sync,
+    /// Settings of otpost besides those that are always the same.
+    pub settings: &'a [(&'a str, &'a str)],
+}
+
+/// When Redis syncs its append-only file.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Sync {
+    /// Once a second.
+    #[default]
+    EverySecond,
+    /// Before it answers a write.
+    Always,
+}
+
 /// A running otpost with its store.
 #[derive(Debug)]
 pub struct Target {
@@ -62,6 +81,7 @@ impl Target {
         programs: &Programs,
         backend: Backend,
         smtp: SocketAddr,
+        setup: Setup<'_>,
     ) -> anyhow::Result<Target> {
         let directory = tempfile::tempdir()?;
         let [http, ops, redis_address] = free_addresses()?;
@@ -81,8 +101,8 @@ impl Target {
         command.env("OTPOST__MAIL__TRANSPORT", "smtp");
         command.env("OTPOST__MAIL__SMTP__URL", format!("smtp://{smtp}"));
         command.env("OTPOST__MAIL__FROM", "otpost <no-reply@example.com>");
-        command.env("OTPOST__LIMITS__ENABLED", "false");
         command.env("OTPOST__LOG__LEVEL", "warn");
+        command.envs(setup.settings.iter().copied());
         let mut redis = None;
         match backend {
             Backend::Sqlite => {
@@ -90,7 +110,8 @@ impl Target {
                 command.env("OTPOST__STORE__URL", format!("sqlite:{}", file.display()));
             }
             Backend::Redis => {
-                let server = start_redis(&programs.redis_server, redis_address, directory.path());
+                let program = &programs.redis_server;
+                let server = start_redis(program, redis_address, directory.path(), setup.sync);
                 redis = Some(server.await?);
                 command.env("OTPOST__STORE__URL", format!("redis://{redis_address}"));
                 command.env("OTPOST__KEYS__MASTER", random_key()?);
@@ -225,17 +246,15 @@ async fn start_redis(
     program: &Path,
     address: SocketAddr,
     directory: &Path,
+    sync: Sync,
 ) -> anyhow::Result<Started> {
     let mut command = Command::new(program);
     command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
-    command.args([
-        "--save",
-        "",
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "everysec",
-    ]);
+    command.args(["--save", "", "--appendonly", "yes", "--appendfsync"]);
+    command.arg(match sync {
+        Sync::EverySecond => "everysec",
+        Sync::Always => "always",
+    });
     command.arg("--dir").arg(directory);
     let mut server = Started::new("redis-server", command, directory)?;
     server.wait_for(|| pongs(address)).await?;

@@ -8,12 +8,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fake::{Behaviour, Fake};
+use otpost_load::comparison::Pair;
 use otpost_load::pace::Pace;
 use otpost_load::process::{Probe, cpu_of};
 use otpost_load::report::{self, Faults, percentile};
 use otpost_load::scenario::{Load, Measured, Plan, Post, Scenario};
 use otpost_load::sink::Sink;
-use otpost_load::target::{Backend, Programs, Target};
+use otpost_load::target::{Backend, Programs, Setup, Target};
+use otpost_load::timing::Timing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -267,9 +269,14 @@ fn programs() -> Programs {
 #[tokio::test]
 async fn a_stopped_target_leaves_no_process() {
     let sink = Sink::start(0, Duration::ZERO).await.unwrap();
-    let target = Target::start(&programs(), Backend::Redis, sink.address())
-        .await
-        .unwrap();
+    let target = Target::start(
+        &programs(),
+        Backend::Redis,
+        sink.address(),
+        Setup::default(),
+    )
+    .await
+    .unwrap();
     let probe = target.probe();
     assert!(probe.target_memory().unwrap().resident_kib > 0);
     assert!(probe.redis_memory().unwrap().resident_kib > 0);
@@ -285,7 +292,7 @@ async fn a_target_that_ends_instead_of_getting_ready_is_an_error() {
         otpost: "/bin/false".into(),
         redis_server: "redis-server".into(),
     };
-    let error = Target::start(&programs, Backend::Sqlite, ANY_PORT)
+    let error = Target::start(&programs, Backend::Sqlite, ANY_PORT, Setup::default())
         .await
         .unwrap_err();
     assert!(
@@ -374,4 +381,39 @@ fn load_beyond_this_machine_is_refused() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("loopback"));
+}
+
+#[tokio::test]
+async fn a_target_whose_time_or_words_tell_of_a_live_code_is_found_out() {
+    let sink = Sink::start(0, Duration::ZERO).await.unwrap();
+    let behaviour = Behaviour {
+        tells: Duration::from_millis(5),
+        ..Behaviour::default()
+    };
+    let fake = Fake::start(ANY_PORT, sink.address(), behaviour)
+        .await
+        .unwrap();
+    let mut timing = Timing::new(fake.address, sink.ledger().clone(), false);
+    let comparison = timing.verifies(200).await.unwrap();
+    for class in &comparison.classes {
+        assert_eq!(class.latencies.len(), 200, "{}", class.name);
+    }
+    let differs = |left, right| {
+        let pairs = comparison.pairs().unwrap();
+        let pair = pairs
+            .iter()
+            .find(|pair| (pair.left, pair.right) == (left, right));
+        pair.is_some_and(Pair::differs)
+    };
+    assert!(differs("no code", "wrong code"));
+    assert!(differs("no code", "last digit wrong"));
+    // It counts no attempts, so that the right code is taken after five wrong ones.
+    let different = &comparison.different_answers;
+    assert!(
+        different
+            .iter()
+            .all(|answer| answer.starts_with("spent: `200"))
+    );
+    assert!(!different.is_empty() && !comparison.is_clean().unwrap());
+    assert!(comparison.markdown().unwrap().contains("| differs |"));
 }

@@ -23,6 +23,8 @@ pub struct Behaviour {
     pub refuse_every: u32,
     /// Finds right codes incorrect.
     pub denies: bool,
+    /// Takes so much longer to find a code incorrect where one is live.
+    pub tells: Duration,
     /// Is stuck for so long before the first answer.
     pub stall: Duration,
 }
@@ -105,7 +107,11 @@ impl State {
             (Some("/readyz"), _) => (200, "ready"),
             (Some("/otp/generate"), [_, "email", _, address, _]) => self.generate(address).await,
             (Some("/otp/verify"), [_, "email", _, address, _, "otp", _, code, _]) => {
-                self.verify(address, code)
+                let answer = self.verify(address, code);
+                if answer.0 == 422 && self.has_code(address) {
+                    tokio::time::sleep(self.behaviour.tells).await;
+                }
+                answer
             }
             _ => (400, "bad request"),
         }
@@ -132,6 +138,11 @@ impl State {
             drop(self.outbox.send(dialogue(address, &code, copies)));
         }
         (202, "OTP is on its way")
+    }
+
+    fn has_code(&self, address: &str) -> bool {
+        let codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.contains_key(address)
     }
 
     fn verify(&self, address: &str, code: &str) -> (u16, &'static str) {
