@@ -1,6 +1,7 @@
 //! The composition root: the only place that constructs. Read from top to bottom it says what a
 //! process is made of.
 
+mod breaker;
 mod keys;
 mod limits;
 mod parts;
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -21,13 +21,16 @@ use crate::config::{Durability, Role, Settings};
 use crate::mailer::{MessageId, OtpMail};
 use crate::otp::address::{ChallengeId, EmailAddress};
 use crate::otp::api_key::{self, ApiKeyHash};
+use crate::otp::breaker::Breaker;
 use crate::otp::clock::SystemClock;
 use crate::otp::code::{Code, Entropy, Nonce, OsEntropy};
 use crate::otp::keys::KeyRing;
 use crate::processor::Processor;
 use crate::queue::Handler;
 use crate::shutdown::Shutdown;
+use crate::store::DurabilityLevel;
 use crate::telemetry::Telemetry;
+use breaker::Watch;
 use parts::{Backend, Post, Way};
 
 /// How long a stop may take in all; what still runs then is left to the next start.
@@ -50,17 +53,8 @@ pub async fn serve(settings: Settings, role: Role) -> anyhow::Result<()> {
 
 /// Finds what a start with these settings would refuse without connecting to anything.
 pub fn check(settings: &Settings, role: Role) -> anyhow::Result<()> {
-    refuse_promises_that_nobody_keeps(settings)?;
     if role.mails() {
         parts::post(settings)?;
-    }
-    Ok(())
-}
-
-/// A setting that protects must not be taken for granted by whoever sets it.
-fn refuse_promises_that_nobody_keeps(settings: &Settings) -> anyhow::Result<()> {
-    if settings.store.durability == Durability::Strict {
-        bail!("not supported by this version yet, leave at the default: `store.durability`");
     }
     Ok(())
 }
@@ -71,29 +65,35 @@ struct Process {
     role: Role,
     keys: Arc<KeyRing>,
     backend: Backend,
+    /// What the store promised at the start.
+    durability: DurabilityLevel,
     /// Only where mails are sent.
     post: Option<Post>,
     entropy: Arc<dyn Entropy>,
+    breaker: Arc<Breaker>,
     telemetry: Arc<Telemetry>,
     shutdown: Shutdown,
 }
 
 impl Process {
     async fn start(settings: Settings, role: Role) -> anyhow::Result<Self> {
-        let process = Self::assemble(settings, role).await?;
-        let settings = &process.settings;
+        let mut process = Self::assemble(settings, role).await?;
         if role.answers() {
             let router = api::router(process.api());
-            process
-                .listen(settings.http.listen, "http.listen", router)
-                .await?;
+            let address = process.settings.http.listen;
+            process.settings.http.listen = process.listen(address, "http.listen", router)?;
         }
         // The last listener to open, since it tells that the process is ready.
         let router = api::ops::router(process.operations());
-        process
-            .listen(settings.ops.listen, "ops.listen", router)
-            .await?;
+        let address = process.settings.ops.listen;
+        process.settings.ops.listen = process.listen(address, "ops.listen", router)?;
         process.keep_attested();
+        if let Some(watch) = process.watch() {
+            let stop = process.shutdown.token();
+            process
+                .shutdown
+                .spawn(async move { watch.keep(&stop).await });
+        }
         if let Some(post) = &process.post {
             process.work(post);
         }
@@ -112,14 +112,17 @@ impl Process {
         let keys = Arc::new(keys::ring(&settings, &*entropy)?);
         let backend = parts::backend(&settings, &entropy, &telemetry).await?;
         backend.store.attest(&keys.marks()).await?;
+        let durability = parts::durability(&settings, &backend, &telemetry).await?;
         let shutdown = Shutdown::default();
         Ok(Self {
             settings,
             role,
             keys,
             backend,
+            durability,
             post,
             entropy,
+            breaker: Arc::default(),
             telemetry,
             shutdown,
         })
@@ -129,13 +132,16 @@ impl Process {
         Api {
             store: self.backend.store.clone(),
             queue: self.backend.queue.clone(),
+            intake: self.backend.intake.clone(),
             keys: self.keys.clone(),
             policy: parts::policy(&self.settings),
+            smtputf8: self.settings.mail.smtputf8,
             resend_in: self.settings.limits.address.cooldown,
             entropy: self.entropy.clone(),
             telemetry: self.telemetry.clone(),
             gate: parts::gate(&self.settings),
-            client_limits: self.settings.limits.client.enabled,
+            global: parts::global_pace(&self.settings, &self.keys),
+            breaker: self.breaker.clone(),
             cors_origins: self.settings.http.cors_origins.clone(),
             public_url: self.settings.http.public_url.clone(),
             development: self.development(),
@@ -158,6 +164,7 @@ impl Process {
             queue: self.backend.queue.clone(),
             telemetry: self.telemetry.clone(),
             entropy: self.entropy.clone(),
+            is_strict: self.settings.store.durability == Durability::Strict,
             draining: self.shutdown.token(),
         }
     }
@@ -168,6 +175,8 @@ impl Process {
             mailer: post.mailer.clone(),
             keys: self.keys.clone(),
             policy: parts::policy(&self.settings),
+            domain_per_minute: parts::domain_per_minute(&self.settings),
+            breaker: self.breaker.clone(),
             entropy: self.entropy.clone(),
             clock: Arc::new(SystemClock),
             telemetry: self.telemetry.clone(),
@@ -179,19 +188,20 @@ impl Process {
         }
     }
 
-    async fn listen(
+    /// Answers with the address that it is, since port 0 is any.
+    fn listen(
         &self,
         address: SocketAddr,
         setting: &str,
         router: api::Router,
-    ) -> anyhow::Result<()> {
-        let listener = TcpListener::bind(address)
-            .await
+    ) -> anyhow::Result<SocketAddr> {
+        let listener = server::bind(address)
             .with_context(|| format!("can't listen on {address}; change `{setting}`"))?;
+        let bound = listener.local_addr()?;
         let (telemetry, stop) = (self.telemetry.clone(), self.shutdown.token());
         let served = server::serve(listener, router, server::Limits::default(), telemetry, stop);
         self.shutdown.spawn(served);
-        Ok(())
+        Ok(bound)
     }
 
     /// A worker that can't go on brings the process down, so that whoever supervises it notices.
@@ -231,6 +241,15 @@ impl Process {
         });
     }
 
+    /// Without limits nobody heeds wrong codes.
+    fn watch(&self) -> Option<Watch> {
+        self.settings.limits.enabled.then(|| Watch {
+            store: self.backend.store.clone(),
+            breaker: self.breaker.clone(),
+            telemetry: self.telemetry.clone(),
+        })
+    }
+
     /// What a person who started the process wants to know. It goes to standard error, so that
     /// standard output holds nothing but the log. A closed pipe is the reader's business.
     fn greet(&self) {
@@ -242,6 +261,12 @@ impl Process {
         )];
         if self.role.answers() {
             lines.push(format!("  API         http://{}", settings.http.listen));
+        }
+        if self.durability != DurabilityLevel::Always {
+            let level = self.durability.name();
+            lines.push(format!(
+                "  durability  {level}: answered requests can be lost with Redis"
+            ));
         }
         lines.push(format!(
             "  operations  http://{}/readyz, /metrics",
@@ -259,10 +284,6 @@ impl Process {
                 "  Development mode: mails stay in memory, to be read at the mailbox.".into(),
             );
             lines.push("  `mail.smtp.url` and `mail.from` end it.".into());
-        } else if self.role.answers() {
-            lines.push(
-                "  Client limits are not enforced yet: keep strangers away from the API.".into(),
-            );
         }
         lines.push(format!(
             "  guess bound {}",
@@ -285,6 +306,9 @@ impl Process {
         self.shutdown.begin();
         if !self.shutdown.finish(STOP_DEADLINE).await {
             bail!("some work did not end in time; it will be done again after the next start");
+        }
+        if let Some(watch) = self.watch() {
+            watch.look().await;
         }
         if self.shutdown.has_failed() {
             bail!("the worker could not go on");
@@ -349,6 +373,11 @@ pub fn openapi() -> String {
 /// A fresh pair of keys in the form of the settings file.
 pub fn keygen() -> anyhow::Result<String> {
     Ok(keys::fresh(&OsEntropy)?.to_string())
+}
+
+/// The name of an address in the log.
+pub fn pseudonym(settings: &Settings, address: &EmailAddress) -> anyhow::Result<String> {
+    keys::pseudonym(settings, address)
 }
 
 /// The limits in effect and what they bound, for people.

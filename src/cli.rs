@@ -45,6 +45,11 @@ enum Command {
     Mail(MailCommand),
     /// Print the limits in effect and the chance of guessing a code that they leave.
     Limits(Mode),
+    /// Print the name that ADDRESS has in the log.
+    Pseudonym {
+        /// The address that a person complains about.
+        address: String,
+    },
     /// Print the OpenAPI document of the API.
     Openapi,
     /// Print a fresh pair of keys for the settings.
@@ -109,6 +114,7 @@ pub fn run() -> ExitCode {
             say(&app::limits(&config.settings));
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Pseudonym { address } => pseudonym(path, &address),
         Command::Openapi => {
             say(app::openapi().trim_end());
             ExitCode::SUCCESS
@@ -133,6 +139,17 @@ fn mail_test(path: Option<PathBuf>, address: &str) -> ExitCode {
     with_config(path, &Mode::default(), |config| {
         block_on(app::mail_test(&config.settings, &address))?;
         say("The mail server took the sample mail.");
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn pseudonym(path: Option<PathBuf>, address: &str) -> ExitCode {
+    let address = match EmailAddress::parse(address) {
+        Ok(address) => address,
+        Err(error) => return complain(&format!("the address {error}"), WRONG_SETTINGS),
+    };
+    with_config(path, &Mode::default(), |config| {
+        say(&app::pseudonym(&config.settings, &address)?);
         Ok(ExitCode::SUCCESS)
     })
 }

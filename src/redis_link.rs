@@ -5,6 +5,7 @@
 //! background, so that the first command after the server's return works.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -18,9 +19,11 @@ use redis::{
 use tokio::time::Instant;
 
 pub use check::CheckError;
+pub use durability::{Durability, DurabilityLevel};
 pub use target::{Encryption, RedisNode, RedisServers, RedisTarget};
 
 mod check;
+mod durability;
 mod target;
 
 /// How long one command may take, unless the caller wants it otherwise.
@@ -47,6 +50,7 @@ pub struct Script {
 pub struct RedisLink {
     connection: Connection,
     deadline: Duration,
+    servers: Arc<str>,
 }
 
 #[derive(Clone)]
@@ -157,6 +161,7 @@ impl RedisLink {
         Ok(Self {
             connection,
             deadline,
+            servers: servers(target.nodes()).into(),
         })
     }
 
@@ -166,7 +171,8 @@ impl RedisLink {
         self.read(answer)
     }
 
-    /// Runs a script, by its digest if the server remembers it. All keys must share a hash tag.
+    /// Runs a script, by its digest if the server remembers it. On a cluster all keys must share a
+    /// hash tag.
     pub async fn invoke<T, K, A>(
         &self,
         script: &Script,
@@ -190,6 +196,11 @@ impl RedisLink {
         };
         let answer = tokio::time::timeout(self.deadline, call).await;
         self.read(answer)
+    }
+
+    /// Whether keys without a common hash tag may be on different servers.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.connection, Connection::Cluster(_))
     }
 
     /// Answers when every server does.

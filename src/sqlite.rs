@@ -8,7 +8,7 @@ use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -17,19 +17,38 @@ use tokio::sync::{mpsc, oneshot};
 const LARGEST_GROUP: usize = 512;
 
 /// The version of the tables that this program writes (`user_version` of the file).
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What brings a file from each version to the next, an empty one being version 0.
-const MIGRATIONS: [&str; 2] = [include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("sqlite/1.sql"),
+    include_str!("sqlite/2.sql"),
+    include_str!("sqlite/3.sql"),
+];
 
 type Operation = Box<dyn FnOnce(&mut Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(bool) + Send>;
+type Part = Box<dyn FnOnce(&Connection) -> rusqlite::Result<OnceDurable> + Send>;
+
+/// A part of an operation, prepared where it belongs and run in the transaction of whoever is given
+/// it: it is durable with the rest or not at all. Dropped unrun, it writes nothing.
+pub struct Prepared(Part);
+
+/// To be called once what was written is durable, on the writer's thread, so it must be short.
+pub type OnceDurable = Box<dyn FnOnce() + Send>;
 
 /// A handle on the database; clones share the writer thread, which ends with the last of them.
 #[derive(Clone)]
 pub struct Sqlite {
     operations: mpsc::UnboundedSender<Operation>,
-    commits: Arc<AtomicU64>,
+    tally: Arc<Tally>,
+}
+
+/// What handles and writer tell each other beside the operations.
+#[derive(Default)]
+struct Tally {
+    commits: AtomicU64,
+    empty_log: AtomicBool,
 }
 
 /// The database could not be opened.
@@ -81,28 +100,40 @@ pub enum SqliteError {
     NotCommitted,
 }
 
+impl Prepared {
+    /// Will run `part`, and call what it answers once it is durable.
+    pub fn new<F>(part: F) -> Self
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<OnceDurable> + Send + 'static,
+    {
+        Self(Box::new(part))
+    }
+
+    /// Runs it within an operation.
+    pub fn run(self, db: &Connection) -> rusqlite::Result<OnceDurable> {
+        (self.0)(db)
+    }
+}
+
 impl Sqlite {
     /// Opens or makes the file, brings its tables to this version and starts the writer.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = lock(path)?;
         let connection = connect(path)?;
         let (operations, waiting) = mpsc::unbounded_channel();
-        let commits = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&commits);
+        let tally = Arc::new(Tally::default());
+        let shared = Arc::clone(&tally);
         std::thread::Builder::new()
             .name("sqlite".to_owned())
             .spawn(move || {
-                run(connection, waiting, &counter);
+                run(connection, waiting, &shared);
                 drop(lock);
             })
             .map_err(|source| OpenError::File {
                 path: path.to_owned(),
                 source,
             })?;
-        Ok(Self {
-            operations,
-            commits,
-        })
+        Ok(Self { operations, tally })
     }
 
     /// Runs `operation` on the writer and answers once what it wrote is durable.
@@ -111,12 +142,7 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (answer, result) = oneshot::channel();
-        self.submit(operation, move |outcome| {
-            // Whoever asked may have gone, which is its own business.
-            let _ = answer.send(outcome);
-        });
-        result.await.unwrap_or(Err(SqliteError::NotCommitted))
+        self.run_with(|db| Ok((operation(db)?, None))).await
     }
 
     /// Hands `operation` to the writer at once, which calls `then` when it knows whether what was
@@ -144,6 +170,26 @@ impl Sqlite {
         let _ = self.operations.send(boxed);
     }
 
+    /// Runs an operation that holds a prepared part, which learns that it is durable even if the
+    /// caller has gone meanwhile.
+    pub async fn run_with<T, F>(&self, operation: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<(T, Option<OnceDurable>)> + Send + 'static,
+    {
+        let (answer, result) = oneshot::channel();
+        self.submit(operation, move |outcome| {
+            // Whoever asked may have gone, which is its own business.
+            let _ = answer.send(outcome.map(|(value, once_durable)| {
+                if let Some(once_durable) = once_durable {
+                    once_durable();
+                }
+                value
+            }));
+        });
+        result.await.unwrap_or(Err(SqliteError::NotCommitted))
+    }
+
     /// Answers when a write works: of a file that takes none, reads may work all the same.
     pub async fn ping(&self) -> Result<(), SqliteError> {
         let write = |db: &Connection| {
@@ -155,7 +201,13 @@ impl Sqlite {
 
     /// How many commits there were: with it a test shows that operations share them.
     pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
+        self.tally.commits.load(Ordering::Relaxed)
+    }
+
+    /// Has the next commit empty the log of writes, before it is answered. The log keeps what was
+    /// deleted until it is written over, which may be days on a quiet service.
+    pub fn empty_log(&self) {
+        self.tally.empty_log.store(true, Ordering::Relaxed);
     }
 }
 
@@ -190,7 +242,9 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     let mut connection = Connection::open(path).map_err(refused)?;
     connection
         .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;",
+            // What is deleted is written over, since deleted jobs held addresses.
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
+             PRAGMA secure_delete = ON;",
         )
         .map_err(refused)?;
     let found: i64 = connection
@@ -230,11 +284,7 @@ fn isolated<T>(
     Ok(value)
 }
 
-fn run(
-    mut connection: Connection,
-    mut waiting: mpsc::UnboundedReceiver<Operation>,
-    commits: &AtomicU64,
-) {
+fn run(mut connection: Connection, mut waiting: mpsc::UnboundedReceiver<Operation>, tally: &Tally) {
     let mut streak = Streak::default();
     let mut group = Vec::with_capacity(LARGEST_GROUP);
     while waiting.blocking_recv_many(&mut group, LARGEST_GROUP) > 0 {
@@ -259,7 +309,13 @@ fn run(
                 false
             }
         };
-        commits.fetch_add(u64::from(committed), Ordering::Relaxed);
+        tally
+            .commits
+            .fetch_add(u64::from(committed), Ordering::Relaxed);
+        if tally.empty_log.swap(false, Ordering::Relaxed) {
+            // A tool that reads meanwhile hinders it; then the next one does it.
+            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        }
         for answer in answers {
             // Whoever asked panics alone.
             let _ = catch_unwind(AssertUnwindSafe(|| answer(committed)));

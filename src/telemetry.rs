@@ -2,10 +2,12 @@
 //! want to read it, writes a line. The registry is a value handed out by `app`, nothing global.
 //!
 //! Labels are closed sets. No function takes a code, an address or a whole request id: callers
-//! hand in masked forms.
+//! hand in masked ids and the pseudonyms of addresses.
+
+mod abuse;
+mod log;
 
 use std::fmt::{Display, Write as _};
-use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -16,8 +18,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::TryInitError;
+
+pub use log::{LogFormat, start_log};
+
+use abuse::Abuse;
 
 /// Seconds; from a store that answers at once to an attempt at its deadline.
 const BUCKETS: [f64; 12] = [
@@ -41,11 +45,6 @@ struct Labelled {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Limit {
-    limit: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Depth {
     state: &'static str,
 }
@@ -62,12 +61,12 @@ pub struct Telemetry {
     abuse: Abuse,
     unconfirmed: Counter,
     depth: Family<Depth, Gauge<u64, AtomicU64>>,
+    durability: Family<Level, Gauge<u64, AtomicU64>>,
 }
 
-/// What tells of abuse.
-struct Abuse {
-    refusals: Family<Limit, Counter>,
-    guess_mass: Counter<f64, AtomicU64>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Level {
+    level: &'static str,
 }
 
 /// How many jobs stand where, for the gauge.
@@ -87,25 +86,14 @@ fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
 
-impl Abuse {
-    fn register(registry: &mut Registry) -> Self {
-        let refusals = Family::default();
-        registry.register(
-            "limit_refusals",
-            "Requests that a limit refused, by limit",
-            refusals.clone(),
-        );
-        let guess_mass = Counter::default();
-        registry.register(
-            "otp_guess_mass",
-            "Codes that would have been guessed by chance if all wrong codes were guesses",
-            guess_mass.clone(),
-        );
-        Self {
-            refusals,
-            guess_mass,
-        }
-    }
+fn durability(registry: &mut Registry) -> Family<Level, Gauge<u64, AtomicU64>> {
+    let durability = Family::default();
+    registry.register(
+        "store_durability",
+        "What the store promises about acknowledged writes: 1 at its level",
+        durability.clone(),
+    );
+    durability
 }
 
 impl Default for Telemetry {
@@ -156,6 +144,7 @@ impl Default for Telemetry {
         );
         let depth = Family::default();
         registry.register("queue_jobs", "Jobs on the queue by state", depth.clone());
+        let durability = durability(&mut registry);
         Self {
             registry,
             requests,
@@ -167,6 +156,7 @@ impl Default for Telemetry {
             abuse,
             unconfirmed,
             depth,
+            durability,
         }
     }
 }
@@ -202,7 +192,7 @@ impl Telemetry {
         );
     }
 
-    /// An attempt at a job ended as `done`, `retry` or `fail`.
+    /// An attempt at a job ended as `done`, `later`, `retry` or `fail`.
     pub fn attempt_ended(&self, outcome: &'static str, took: Duration) {
         let labels = Labelled { outcome };
         self.attempts.get_or_create(&labels).inc();
@@ -222,6 +212,17 @@ impl Telemetry {
         );
     }
 
+    /// A job has to wait and will run again; of these there may be thousands a minute.
+    pub fn job_delayed(&self, masked_job: &str, attempt: u32, reason: &str, after: Duration) {
+        tracing::debug!(
+            job.id = masked_job,
+            job.attempt = attempt,
+            reason,
+            after_ms = after.as_millis(),
+            "job has to wait"
+        );
+    }
+
     /// A job failed for good.
     pub fn job_failed(&self, masked_job: &str, attempt: u32, reason: &str) {
         tracing::error!(
@@ -233,13 +234,13 @@ impl Telemetry {
     }
 
     /// A request came to its end.
-    pub fn request_ended(&self, state: &'static str, masked_job: &str, masked_address: &str) {
+    pub fn request_ended(&self, state: &'static str, masked_job: &str, pseudonym: &str) {
         self.endings
             .get_or_create(&Labelled { outcome: state })
             .inc();
         tracing::info!(
             job.id = masked_job,
-            address = masked_address,
+            address = pseudonym,
             state,
             "request came to its end"
         );
@@ -252,16 +253,6 @@ impl Telemetry {
             job.id = masked_job,
             "the mail server did not confirm the mail in time"
         );
-    }
-
-    /// A limit refused a request; `limit` is whose it is: `address`.
-    pub fn limit_refused(&self, limit: &'static str) {
-        self.abuse.refusals.get_or_create(&Limit { limit }).inc();
-    }
-
-    /// A wrong code was compared with live ones; `mass` is the probability that a guess had met one.
-    pub fn guessed(&self, mass: f64) {
-        self.abuse.guess_mass.inc_by(mass);
     }
 
     /// A code was checked; `outcome` is `correct`, `wrong`, `no_live_code` or `budget_spent`.
@@ -280,6 +271,13 @@ impl Telemetry {
         for (state, count) in counts {
             self.depth.get_or_create(&Depth { state }).set(count);
         }
+    }
+
+    /// The store told what it promises about acknowledged writes.
+    pub fn durability_read(&self, level: &'static str) {
+        // Only the level that was read last stands.
+        self.durability.clear();
+        self.durability.get_or_create(&Level { level }).set(1);
     }
 
     /// A part that otpost leans on failed outside of a request: the store, the queue, a task.
@@ -309,40 +307,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Starts the log of the process, on standard output. A bare `level` is otpost's own; other crates
-/// warn only, and the queue crate, whose lines hold whole request ids, says nothing unless a
-/// directive names it.
-pub fn start_log(format: LogFormat, level: &str) -> Result<(), TryInitError> {
-    use tracing_subscriber::util::SubscriberInitExt;
-
-    let bare = !level.contains(['=', ',']);
-    let directives = if bare {
-        format!("warn,bullmq=off,otpost={level}")
-    } else {
-        format!("bullmq=off,{level}")
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(directives))
-        .with_writer(std::io::stdout);
-    let is_terminal = std::io::stdout().is_terminal();
-    match format {
-        LogFormat::Text => builder.with_ansi(is_terminal).finish().try_init(),
-        LogFormat::Auto if is_terminal => builder.finish().try_init(),
-        LogFormat::Auto | LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,12 +316,14 @@ mod tests {
         let telemetry = Telemetry::default();
         telemetry.request_answered("/otp/generate", 202, Duration::from_millis(3));
         telemetry.attempt_ended("done", Duration::from_millis(3));
-        telemetry.request_ended("sent", "rabcd***", "a***@e***.org");
+        telemetry.request_ended("sent", "rabcd***", "0123456789ab");
         telemetry.mail_unconfirmed("rabcd***");
         telemetry.verified("wrong");
         telemetry.guessed(0.25);
         telemetry.guessed(0.25);
         telemetry.limit_refused("address");
+        telemetry.limit_refused("domain");
+        telemetry.breaker_turned(true, 501, 500);
         telemetry.queue_counted(QueueDepth {
             waiting: 3,
             ..QueueDepth::default()
@@ -372,6 +338,8 @@ mod tests {
             "otpost_otp_verifies_total{outcome=\"wrong\"} 1",
             "otpost_otp_guess_mass_total 0.5",
             "otpost_limit_refusals_total{limit=\"address\"} 1",
+            "otpost_limit_refusals_total{limit=\"domain\"} 1",
+            "otpost_breaker_open 1",
             "otpost_mails_unconfirmed_total 1",
             "otpost_queue_jobs{state=\"waiting\"} 3",
         ] {

@@ -86,7 +86,7 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
     ),
     ("lettre", &["mailer/"]),
     ("handlebars", &["mailer/"]),
-    ("prometheus_client", &["telemetry.rs"]),
+    ("prometheus_client", &["telemetry.rs", "telemetry/"]),
     ("clap", &["cli.rs", "cli/"]),
 ];
 

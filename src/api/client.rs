@@ -17,6 +17,8 @@ use super::problem::Problem;
 use super::server::Peer;
 use crate::config::ForwardedHeader;
 use crate::otp::api_key::ApiKeyHash;
+use crate::otp::client_budget::ClientBuckets;
+use crate::otp::keys::KeyRing;
 use crate::otp::network::Network;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -35,19 +37,31 @@ pub struct Gate {
 }
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Whose limits count. An application with an API key that names no client has none.
     pub address: Option<IpAddr>,
-    /// Whether the caller has an API key.
-    pub is_authenticated: bool,
+    /// The hash of the caller's API key, if any is configured.
+    pub api_key: Option<ApiKeyHash>,
+}
+
+impl Client {
+    /// Whose requests are told apart by their idempotency keys: the application of an API key, or a
+    /// network.
+    pub fn caller(&self, keys: &KeyRing) -> Vec<u8> {
+        match (&self.api_key, self.address) {
+            (Some(hash), _) => hash.to_string().into_bytes(),
+            (None, Some(address)) => ClientBuckets::of(keys, address).own().0.to_vec(),
+            (None, None) => Vec::new(),
+        }
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Client {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let client = parts.extensions.get::<Self>().copied();
+        let client = parts.extensions.get::<Self>().cloned();
         client.ok_or_else(|| Problem::internal_error(NobodyKnown))
     }
 }
@@ -76,7 +90,7 @@ impl Gate {
         if self.api_keys.is_empty() {
             return Ok(Client {
                 address: Some(self.network_address(peer, headers)),
-                is_authenticated: false,
+                api_key: None,
             });
         }
         let key = bearer(headers).ok_or_else(Problem::unauthorized)?;
@@ -85,7 +99,7 @@ impl Gate {
         }
         Ok(Client {
             address: named_client(headers)?,
-            is_authenticated: true,
+            api_key: Some(ApiKeyHash::of(key)),
         })
     }
 

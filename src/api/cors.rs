@@ -14,7 +14,7 @@ use axum::response::Response;
 /// Seconds for which a browser need not ask again, and so may go on after an origin was dropped.
 const MAX_AGE: u32 = 600;
 /// The headers of answers that pages may read, beside those that every page may.
-const EXPOSED: &str = "location, retry-after";
+const EXPOSED: &str = "location, ratelimit, ratelimit-policy, retry-after";
 
 /// Which pages may call. The default is none, as if there were no such thing as CORS.
 #[derive(Clone, Debug, Default)]
@@ -66,10 +66,11 @@ impl Cors {
 
     fn endpoint(&self, route: &str) -> Option<Endpoint> {
         let (methods, headers) = match (route, self.asks_for_key) {
-            ("/otp/generate" | "/otp/verify", true) => {
-                ("POST", "authorization, content-type, otpost-client-ip")
-            }
-            ("/otp/generate" | "/otp/verify", false) => ("POST", "content-type"),
+            ("/otp/generate" | "/otp/verify", true) => (
+                "POST",
+                "authorization, content-type, idempotency-key, otpost-client-ip",
+            ),
+            ("/otp/generate" | "/otp/verify", false) => ("POST", "content-type, idempotency-key"),
             ("/otp/requests/{id}", true) => ("GET, HEAD", "authorization, otpost-client-ip"),
             ("/otp/requests/{id}", false) => ("GET, HEAD", ""),
             _ => return None,

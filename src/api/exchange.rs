@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
     STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -25,7 +25,7 @@ use crate::otp::code::Entropy;
 use crate::telemetry::Telemetry;
 
 /// The longest request target (H-11); the longest that there is has 42 characters.
-const URI_BYTES: usize = 2 * 1024;
+pub const URI_BYTES: usize = 2 * 1024;
 /// The route label of paths that lead nowhere.
 const UNMATCHED: &str = "unmatched";
 
@@ -62,6 +62,7 @@ pub async fn exchange(State(outer): State<Exchange>, request: Request, next: Nex
             outer.telemetry.request_failed(&id, cause);
         }
     }
+    spread(response.headers_mut(), outer.entropy.as_ref());
     crossing.mark(response.headers_mut());
     secure(response.headers_mut(), outer.is_https);
     outer.telemetry.request_answered(
@@ -122,6 +123,24 @@ fn draw_id(entropy: &dyn Entropy) -> String {
         Ok(()) => data_encoding::HEXLOWER.encode(&bytes),
         // Whatever needs chance for more than a name will fail by itself.
         Err(_no_entropy) => "unknown".to_owned(),
+    }
+}
+
+/// Who was sent away at one instant does not come back at one (H-05): some wait up to a tenth longer.
+fn spread(headers: &mut HeaderMap, entropy: &dyn Entropy) {
+    let Some(seconds) = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return;
+    };
+    let mut chance = [0; 4];
+    if let (Ok(seconds), Ok(())) = (seconds.parse::<u32>(), entropy.fill(&mut chance)) {
+        let longer = u32::from_be_bytes(chance) % (seconds / 10 + 2);
+        headers.insert(
+            RETRY_AFTER,
+            HeaderValue::from(seconds.saturating_add(longer)),
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! `POST /otp/generate`: takes an address, has its limits charged and puts one job on the queue. It
+//! `POST /otp/generate`: takes an address, has its limits and its client's charged and puts one job on the queue. It
 //! knows no code, and it answers only after the queue has acknowledged the job.
 
 use std::sync::Arc;
@@ -12,13 +12,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::Members;
+use super::client::Client;
+use super::idempotency::IdempotencyKey;
+use super::intake::NotTaken;
 use super::openapi::PostProblems;
 use super::problem::Problem;
-use super::{Api, BACKEND_DEADLINE, exchange};
+use super::{Api, exchange, global, rate_limit};
 use crate::otp::address::{CONTEXT_CHARACTERS, ChallengeId, EmailAddress, LimitId};
-use crate::queue::EnqueueError;
+use crate::otp::idempotency::Fingerprint;
 use crate::queue::job::{JobData, RequestId};
-use crate::store::{Admission, AdmitRequest};
+use crate::store::{Admission, AdmitRequest, IdempotencyId, Quota, Repeatable, Repetition};
 
 /// The most characters that a language tag can have.
 const LOCALE_CHARACTERS: usize = 35;
@@ -26,7 +29,8 @@ const LOCALE_CHARACTERS: usize = 35;
 /// What `POST /otp/generate` takes.
 #[derive(ToSchema)]
 pub struct GenerateRequest {
-    /// The address to be proven: ASCII before the `@`, a domain of at least two labels after it.
+    /// The address to be proven: ASCII before the `@` (letters beyond it only if the service is set up
+    /// for them, `mail.smtputf8`), a domain of at least two labels after it.
     #[schema(value_type = String, format = "email", max_length = 254, example = "ada@example.org")]
     email: EmailAddress,
     /// The language of the mail as a BCP 47 tag; an unknown one falls back to English.
@@ -66,8 +70,8 @@ pub struct Accepted {
 }
 
 impl GenerateRequest {
-    fn parse(mut members: Members) -> Result<Self, Problem> {
-        let email = members.required("#/email", EmailAddress::parse);
+    fn parse(mut members: Members, api: &Api) -> Result<Self, Problem> {
+        let email = members.required("#/email", |text| api.parse_address(text));
         let locale = members.optional("#/locale", parse_locale);
         let context = members.optional("#/context", parse_context);
         members.finish(email.map(|email| Self {
@@ -90,84 +94,96 @@ impl GenerateRequest {
             status = 202,
             description = "The job is on the queue; the mail follows.",
             body = Accepted,
-            headers(("Location" = String, description = "Where to ask how the mail stands.")),
+            headers(
+                ("Location" = String, description = "Where to ask how the mail stands."),
+                ("RateLimit-Policy" = String, description = "The client's own limits."),
+                ("RateLimit" = String, description = "What is left of them."),
+            ),
         ),
         PostProblems,
     )
 )]
-pub async fn generate(State(api): State<Arc<Api>>, members: Members) -> Result<Response, Problem> {
-    let request = GenerateRequest::parse(members)?;
+pub async fn generate(
+    State(api): State<Arc<Api>>,
+    client: Client,
+    idempotency_key: IdempotencyKey,
+    members: Members,
+) -> Result<Response, Problem> {
+    let request = GenerateRequest::parse(members, &api)?;
     let context = request.context.as_deref().unwrap_or_default();
     let challenge = ChallengeId::of(&api.keys, &request.email, context);
+    let limit = LimitId::of(&api.keys, &request.email);
     let id = RequestId::draw(api.entropy.as_ref()).map_err(Problem::unavailable)?;
-    let mail = AdmitRequest {
-        limit: LimitId::of(&api.keys, &request.email),
-        challenge,
-    };
     let data = JobData {
         email: request.email,
         locale: request.locale,
         challenge,
     };
-    admit(&api, &mail).await?;
-    enqueue(&api, &id, &data, &mail).await?;
-    Ok(accepted(&api, &id))
-}
-
-async fn admit(api: &Api, mail: &AdmitRequest) -> Result<(), Problem> {
-    let admission = api
-        .within_deadline("store", api.store.admit(mail))
-        .await?
-        .map_err(Problem::unavailable)?;
-    match admission {
-        Admission::Granted => Ok(()),
+    let key = idempotency_key.id(&api.keys, &client, limit);
+    let mail = AdmitRequest {
+        limit,
+        challenge,
+        client: api.buckets(&client),
+        repeatable: key.map(|key| repeatable(&api, key, &id, &data)),
+    };
+    let place = global::take(&api).await?;
+    let taken = api.intake.take(&mail, &id, &data).await;
+    let may_come = match &taken {
+        Ok(admitted) => admitted.admission == Admission::Granted,
+        Err(reason) => matches!(reason, NotTaken::Unknown(_)),
+    };
+    if !may_come {
+        global::give_back(&api, place).await;
+    }
+    let admitted = taken?;
+    let quotas = admitted.client.as_slice().as_flattened();
+    match admitted.admission {
+        Admission::Granted => Ok(accepted(&api, id.reveal(), quotas)),
         Admission::Refused { retry_after } => {
             api.telemetry.limit_refused("address");
             Err(Problem::too_many_requests(retry_after))
         }
-    }
-}
-
-/// A mail that certainly does not come is given back to the address. One of which nobody knows
-/// whether the queue took it stays counted, or a queue that answers late would let any number out.
-async fn enqueue(
-    api: &Api,
-    id: &RequestId,
-    data: &JobData,
-    mail: &AdmitRequest,
-) -> Result<(), Problem> {
-    let enqueued = api
-        .within_deadline("queue", api.queue.enqueue(id, data))
-        .await?;
-    match enqueued {
-        Ok(()) => Ok(()),
-        Err(error @ EnqueueError::Full) => {
-            give_back(api, mail).await;
-            Err(Problem::backlog_full(error))
+        Admission::ClientRefused { retry_after } => {
+            api.telemetry.limit_refused("client");
+            Err(Problem::client_refused(retry_after, quotas))
         }
-        Err(error @ EnqueueError::Queue(_)) => Err(Problem::unavailable(error)),
+        Admission::Repeated(repetition) => repeated(&api, &repetition, quotas),
     }
 }
 
-/// Best effort: the client's answer does not hang on it.
-async fn give_back(api: &Api, mail: &AdmitRequest) {
-    let given_back = tokio::time::timeout(BACKEND_DEADLINE, api.store.give_back(mail)).await;
-    if let Ok(Err(error)) = given_back {
-        api.telemetry.part_failed("store", &error);
+fn repeatable(api: &Api, key: IdempotencyId, id: &RequestId, data: &JobData) -> Repeatable {
+    let locale = data.locale.as_deref();
+    Repeatable {
+        key,
+        fingerprint: Fingerprint::of(&api.keys, &data.email, locale, data.challenge),
+        id: id.reveal().to_owned(),
     }
 }
 
-fn accepted(api: &Api, id: &RequestId) -> Response {
+fn repeated(api: &Api, repetition: &Repetition, quotas: &[Quota]) -> Result<Response, Problem> {
+    match repetition {
+        Repetition::Accepted { id } | Repetition::Unfinished { id } => {
+            Ok(accepted(api, id, quotas))
+        }
+        Repetition::InFlight { retry_after } => {
+            Err(Problem::idempotency_key_in_flight(*retry_after))
+        }
+        Repetition::OtherRequest => Err(Problem::idempotency_key_reused()),
+    }
+}
+
+fn accepted(api: &Api, id: &str, quotas: &[Quota]) -> Response {
     let body = Accepted {
         message: "OTP is on its way",
-        id: id.reveal().to_owned(),
+        id: id.to_owned(),
         expires_in: api.policy.lifetime.as_secs(),
         resend_in: whole_seconds(api.resend_in),
     };
     let mut response = exchange::json(StatusCode::ACCEPTED, &body).into_response();
-    let location = HeaderValue::from_str(&format!("/otp/requests/{}", id.reveal()))
+    let location = HeaderValue::from_str(&format!("/otp/requests/{id}"))
         .expect("the id of a request is base32");
     response.headers_mut().insert(LOCATION, location);
+    rate_limit::write(response.headers_mut(), quotas);
     response
 }
 

@@ -2,14 +2,18 @@
 //! store, and puts their answers into words.
 //!
 //! Every answer leaves through `exchange`, every error as a `problem`. Whatever is under `/otp` is
-//! behind the gate in `client`. The store counts what an address may have; limits of clients are
-//! not counted yet.
+//! behind the gate in `client`. The store counts what an address, a client and all together may have;
+//! `rate_limit` tells the client its own share.
 
 pub mod generate;
+pub mod global;
+pub mod intake;
 pub mod verify;
 pub mod requests;
 pub mod problem;
 pub mod client;
+pub mod idempotency;
+pub mod rate_limit;
 pub mod forwarded;
 pub mod cors;
 pub mod body;
@@ -31,14 +35,17 @@ use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 
+use crate::otp::address::{AddressError, EmailAddress};
+use crate::otp::breaker::Breaker;
 use crate::otp::code::Entropy;
 use crate::otp::keys::KeyRing;
 use crate::otp::policy::Policy;
 use crate::queue::JobQueue;
-use crate::store::OtpStore;
+use crate::store::{OtpStore, Pace};
 use crate::telemetry::Telemetry;
 use cors::Cors;
 use exchange::Exchange;
+use intake::Intake;
 use problem::Problem;
 
 /// How long store and queue may take to answer; then the client gets a 503.
@@ -48,12 +55,16 @@ pub const BACKEND_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Api {
     /// Decides about codes.
     pub store: Arc<dyn OtpStore>,
-    /// Takes the jobs.
+    /// Knows the jobs.
     pub queue: Arc<dyn JobQueue>,
+    /// Takes the requests for codes, on behalf of both.
+    pub intake: Arc<dyn Intake>,
     /// Names addresses and tags codes.
     pub keys: Arc<KeyRing>,
     /// The numbers of codes.
     pub policy: Policy,
+    /// Whether addresses may go beyond ASCII before the `@`.
+    pub smtputf8: bool,
     /// How long a client should wait before it asks for the same address again.
     pub resend_in: Duration,
     /// Makes the ids of requests.
@@ -62,8 +73,10 @@ pub struct Api {
     pub telemetry: Arc<Telemetry>,
     /// Whom the endpoints answer, and whose word about the client's address counts.
     pub gate: client::Gate,
-    /// Whether what one client network does counts for it.
-    pub client_limits: bool,
+    /// How many mails a minute the whole service sends, if that is bounded.
+    pub global: Option<Pace>,
+    /// Counts wrong codes that no success followed.
+    pub breaker: Arc<Breaker>,
     /// Origins whose pages may call the endpoints.
     pub cors_origins: Vec<String>,
     /// Where clients reach the service, or empty if that is not configured.
@@ -111,16 +124,24 @@ fn finish(router: Router, outer: Exchange) -> Router {
 }
 
 impl Api {
-    /// Waits for the answer of a backend, but not for ever.
-    async fn within_deadline<T>(
-        &self,
-        part: &'static str,
-        answer: impl Future<Output = T>,
-    ) -> Result<T, Problem> {
-        tokio::time::timeout(BACKEND_DEADLINE, answer)
-            .await
-            .map_err(|_elapsed| Problem::unavailable(NoAnswer { part }))
+    /// Reads an address as the settings allow.
+    fn parse_address(&self, text: &str) -> Result<EmailAddress, AddressError> {
+        if self.smtputf8 {
+            EmailAddress::parse_internationalized(text)
+        } else {
+            EmailAddress::parse(text)
+        }
     }
+}
+
+/// Waits for the answer of a backend, but not for ever.
+async fn within_deadline<T>(
+    part: &'static str,
+    answer: impl Future<Output = T>,
+) -> Result<T, Problem> {
+    tokio::time::timeout(BACKEND_DEADLINE, answer)
+        .await
+        .map_err(|_elapsed| Problem::unavailable(NoAnswer { part }))
 }
 
 /// A backend did not answer in time; what it did is unknown.

@@ -14,7 +14,9 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Type};
 use utoipa::{IntoResponses, OpenApi};
 
 use super::problem::{self, Finding, Problem};
-use super::{generate, requests, verify};
+use super::{generate, idempotency, requests, verify};
+use crate::otp::client_budget::{ClientLimit, GENERATE_LIMITS};
+use crate::store::Quota;
 
 /// The instance of every example.
 const INSTANCE: &str = "urn:otpost:request:5f3c9a4e7d21b8064c1ae95d37f2608b";
@@ -48,17 +50,26 @@ pub fn document() -> String {
                         the hash of any; without, everybody may call.",
     });
     document["components"]["parameters"]["client_ip"] = client_ip();
+    document["components"]["parameters"]["idempotency_key"] = idempotency::parameter();
     for operation in operations(&mut document) {
         operation["security"] = json!([{}, { "api_key": [] }]);
-        let reference = json!({ "$ref": "#/components/parameters/client_ip" });
-        match operation["parameters"].as_array_mut() {
-            Some(parameters) => parameters.push(reference),
-            None => operation["parameters"] = json!([reference]),
+        add_parameter(operation, "client_ip");
+        // Only what takes a body does something that may not be done twice.
+        if operation.get("requestBody").is_some() {
+            add_parameter(operation, "idempotency_key");
         }
     }
     let mut text = format!("{document:#}");
     text.push('\n');
     text
+}
+
+fn add_parameter(operation: &mut Value, name: &str) {
+    let reference = json!({ "$ref": format!("#/components/parameters/{name}") });
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.push(reference),
+        None => operation["parameters"] = json!([reference]),
+    }
 }
 
 /// The header that the gate reads, so that it belongs to every operation behind it. Its schema is any
@@ -96,8 +107,11 @@ pub struct PostProblems;
 impl IntoResponses for PostProblems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let mut problems = post_problems();
+        problems.push(Problem::idempotency_key_in_flight(Duration::from_secs(8)));
         problems.push(Problem::too_many_requests(Duration::from_secs(30)));
+        problems.push(refused(&GENERATE_LIMITS));
         problems.push(Problem::backlog_full(Example));
+        problems.push(Problem::global_budget_spent(Duration::from_secs(30)));
         describe(&problems)
     }
 }
@@ -108,7 +122,9 @@ pub struct VerifyProblems;
 impl IntoResponses for VerifyProblems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let mut problems = post_problems();
-        problems.push(Problem::otp_incorrect());
+        let failures = [ClientLimit::FailuresInAnHour];
+        problems.push(Problem::otp_incorrect().with_standing(&failures.map(example_quota)));
+        problems.push(refused(&failures));
         describe(&problems)
     }
 }
@@ -138,6 +154,27 @@ impl IntoResponses for StatusProblems {
 #[error("an example")]
 struct Example;
 
+/// The refusal of a client that has spent these limits.
+fn refused(limits: &[ClientLimit]) -> Problem {
+    let quotas: Vec<Quota> = limits
+        .iter()
+        .map(|limit| Quota {
+            remaining: 0,
+            ..example_quota(*limit)
+        })
+        .collect();
+    Problem::client_refused(Duration::from_secs(60), &quotas)
+}
+
+fn example_quota(limit: ClientLimit) -> Quota {
+    Quota {
+        limit,
+        most: 10,
+        remaining: 9,
+        more_in: Duration::from_secs(60),
+    }
+}
+
 fn post_problems() -> Vec<Problem> {
     let missing = Finding {
         pointer: "#/email",
@@ -152,6 +189,8 @@ fn post_problems() -> Vec<Problem> {
         Problem::invalid_request(vec![missing]),
         Problem::query_not_allowed(),
         Problem::invalid_client_ip(),
+        Problem::idempotency_key_malformed(),
+        Problem::idempotency_key_reused(),
         Problem::unauthorized(),
         Problem::method_not_allowed_but("POST"),
         Problem::request_timeout(),

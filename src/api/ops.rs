@@ -19,7 +19,7 @@ use super::exchange::{self, Exchange};
 use super::problem::{Parts, Problem};
 use crate::otp::code::Entropy;
 use crate::queue::JobQueue;
-use crate::store::OtpStore;
+use crate::store::{DurabilityLevel, OtpStore};
 use crate::telemetry::{QueueDepth, Telemetry};
 
 /// How long a part may take to answer before it counts as unavailable.
@@ -35,6 +35,8 @@ pub struct Operations {
     pub telemetry: Arc<Telemetry>,
     /// Makes the ids of HTTP requests.
     pub entropy: Arc<dyn Entropy>,
+    /// Whether the store must sync every write before it is acknowledged.
+    pub is_strict: bool,
     /// Cancelled when the process stops; it then wants no more requests.
     pub draining: CancellationToken,
 }
@@ -62,10 +64,7 @@ struct Ready {
 }
 
 async fn readyz(State(operations): State<Arc<Operations>>) -> Result<Response, Problem> {
-    let (store, queue) = tokio::join!(
-        probe(operations.store.ping()),
-        probe(operations.queue.ping())
-    );
+    let (store, queue) = tokio::join!(probe_store(&operations), probe(operations.queue.ping()));
     let process = if operations.draining.is_cancelled() {
         Part::Draining
     } else {
@@ -87,6 +86,7 @@ enum Part {
     Ok,
     Draining,
     Unavailable,
+    NotDurable,
 }
 
 impl Part {
@@ -95,6 +95,7 @@ impl Part {
             Self::Ok => "ok",
             Self::Draining => "draining",
             Self::Unavailable => "unavailable",
+            Self::NotDurable => "not_durable",
         }
     }
 }
@@ -106,9 +107,38 @@ async fn probe<E>(ping: impl Future<Output = Result<(), E>>) -> Part {
     }
 }
 
-/// The queue is counted for the scraper; when it can't be, the last count stands.
+/// Settings of Redis can change while it runs, so that a strict store is asked for them each time.
+async fn probe_store(operations: &Operations) -> Part {
+    let is_durable = async {
+        if !operations.is_strict {
+            return Ok(true);
+        }
+        let durability = operations.store.durability().await?;
+        operations
+            .telemetry
+            .durability_read(durability.level.name());
+        Ok(durability.level == DurabilityLevel::Always)
+    };
+    let asked = async { tokio::try_join!(operations.store.ping(), is_durable) };
+    match tokio::time::timeout(PING_DEADLINE, asked).await {
+        Ok(Ok(((), true))) => Part::Ok,
+        Ok(Ok(((), false))) => Part::NotDurable,
+        Ok(Err(_)) | Err(_) => Part::Unavailable,
+    }
+}
+
+/// The queue is counted, and the store asked, for the scraper; when that fails, the last answer
+/// stands.
 async fn metrics(State(operations): State<Arc<Operations>>) -> Response {
-    let counted = tokio::time::timeout(PING_DEADLINE, operations.queue.counts()).await;
+    let (counted, durability) = tokio::join!(
+        tokio::time::timeout(PING_DEADLINE, operations.queue.counts()),
+        tokio::time::timeout(PING_DEADLINE, operations.store.durability()),
+    );
+    if let Ok(Ok(durability)) = durability {
+        operations
+            .telemetry
+            .durability_read(durability.level.name());
+    }
     if let Ok(Ok(counts)) = counted {
         operations.telemetry.queue_counted(QueueDepth {
             waiting: counts.waiting,

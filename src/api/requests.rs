@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::client::Client;
 use super::openapi::StatusProblems;
 use super::problem::Problem;
-use super::{Api, exchange};
+use super::{Api, exchange, within_deadline};
 use crate::queue::job::RequestId;
 use crate::queue::{JobState, Phase};
 use crate::store::{EndState, Ending};
@@ -141,7 +141,7 @@ pub async fn request_status(
     let Path(id) = id.map_err(|_it_quotes_the_path| Problem::not_found())?;
     let id = RequestId::parse(&id).ok_or_else(Problem::not_found)?;
     let mut status = look_up(&api, &id).await?.ok_or_else(Problem::not_found)?;
-    if !client.is_authenticated {
+    if client.api_key.is_none() {
         status.reason = None;
     }
     Ok(exchange::json(StatusCode::OK, &status))
@@ -153,8 +153,7 @@ async fn look_up(api: &Api, id: &RequestId) -> Result<Option<RequestStatus>, Pro
     if let Some(ending) = ending(api, id).await? {
         return Ok(Some(ending));
     }
-    let job = api
-        .within_deadline("queue", api.queue.state(id))
+    let job = within_deadline("queue", api.queue.state(id))
         .await?
         .map_err(Problem::unavailable)?;
     match job {
@@ -164,8 +163,7 @@ async fn look_up(api: &Api, id: &RequestId) -> Result<Option<RequestStatus>, Pro
 }
 
 async fn ending(api: &Api, id: &RequestId) -> Result<Option<RequestStatus>, Problem> {
-    let ending = api
-        .within_deadline("store", api.store.ending(id.reveal()))
+    let ending = within_deadline("store", api.store.ending(id.reveal()))
         .await?
         .map_err(Problem::unavailable)?;
     Ok(ending.map(Into::into))

@@ -1,7 +1,6 @@
 //! `POST /otp/verify`: asks the store whether a code is right. Wrong, expired, used and never issued
 //! are one answer; a store that fails is never a success.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -13,15 +12,14 @@ use utoipa::ToSchema;
 use super::body::Members;
 use super::client::Client;
 use super::generate::parse_context;
+use super::idempotency::IdempotencyKey;
 use super::openapi::VerifyProblems;
 use super::problem::Problem;
-use super::{Api, exchange};
+use super::{Api, exchange, rate_limit, within_deadline};
 use crate::otp::address::{ChallengeId, EmailAddress, LimitId};
 use crate::otp::code::Code;
-use crate::otp::keys::KeyRing;
-use crate::otp::network::client_prefix;
 use crate::otp::policy::{STEPPED_DIGITS, guess_mass};
-use crate::store::{Cause, ClientPrefix, Verdict, VerifyRequest as StoreRequest};
+use crate::store::{Cause, Quota, Verdict, VerifyRequest as StoreRequest};
 
 /// What `POST /otp/verify` takes.
 #[derive(ToSchema)]
@@ -54,8 +52,9 @@ pub struct Verified {
 
 impl VerifyRequest {
     /// A code has the configured length, or the stepped-up one.
-    fn parse(mut members: Members, digits: u8) -> Result<Self, Problem> {
-        let email = members.required("#/email", EmailAddress::parse);
+    fn parse(mut members: Members, api: &Api) -> Result<Self, Problem> {
+        let digits = api.policy.digits;
+        let email = members.required("#/email", |text| api.parse_address(text));
         let otp = members.required("#/otp", |text| Code::parse(text, &[digits, STEPPED_DIGITS]));
         let context = members.optional("#/context", parse_context);
         members.finish(email.zip(otp).map(|(email, otp)| Self {
@@ -66,18 +65,20 @@ impl VerifyRequest {
     }
 
     /// One tag for every listed key: which of them made the live code is the store's knowledge.
-    fn for_the_store(&self, keys: &KeyRing, client: Option<IpAddr>) -> StoreRequest {
+    fn for_the_store(&self, api: &Api, client: &Client, key: &IdempotencyKey) -> StoreRequest {
+        let keys = &api.keys;
+        let limit = LimitId::of(keys, &self.email);
         let context = self.context.as_deref().unwrap_or_default();
         let challenge = ChallengeId::of(keys, &self.email, context);
         StoreRequest {
-            limit: LimitId::of(keys, &self.email),
+            limit,
             challenge,
             tags: keys
                 .all()
                 .map(|key| (key.id(), self.otp.tag(key, challenge)))
                 .collect(),
-            client: client
-                .map(|address| ClientPrefix(keys.name(&[b"client", &client_prefix(address)]))),
+            client: api.buckets(client),
+            idempotency: key.id(keys, client, limit),
         }
     }
 }
@@ -94,6 +95,10 @@ impl VerifyRequest {
             status = 200,
             description = "The person reads this address. The code is used up.",
             body = Verified,
+            headers(
+                ("RateLimit-Policy" = String, description = "The client's own limits."),
+                ("RateLimit" = String, description = "What is left of them."),
+            ),
         ),
         VerifyProblems,
     )
@@ -101,22 +106,37 @@ impl VerifyRequest {
 pub async fn verify(
     State(api): State<Arc<Api>>,
     client: Client,
+    idempotency_key: IdempotencyKey,
     members: Members,
 ) -> Result<Response, Problem> {
-    let request = VerifyRequest::parse(members, api.policy.digits)?;
-    let client = client.address.filter(|_| api.client_limits);
-    let request = request.for_the_store(&api.keys, client);
-    let check = api
-        .within_deadline("store", api.store.verify(&request))
+    let request = VerifyRequest::parse(members, &api)?;
+    let request = request.for_the_store(&api, &client, &idempotency_key);
+    let check = within_deadline("store", api.store.verify(&request))
         .await?
         .map_err(Problem::unavailable)?;
+    let quotas = check.client.as_slice();
     match check.verdict {
         Verdict::Correct => {
             api.telemetry.verified("correct");
-            let message = "OTP is correct";
-            Ok(exchange::json(StatusCode::OK, &Verified { message }))
+            api.breaker.resolved(check.resolved);
+            Ok(correct(quotas))
+        }
+        Verdict::Repeated => {
+            api.telemetry.verified("repeated");
+            Ok(correct(quotas))
+        }
+        Verdict::KeyReused => {
+            api.telemetry.verified("key_reused");
+            Err(Problem::idempotency_key_reused().with_standing(quotas))
+        }
+        Verdict::Refused { retry_after } => {
+            api.telemetry.limit_refused("client");
+            Err(Problem::client_refused(retry_after, quotas))
         }
         Verdict::Incorrect(cause) => {
+            if cause == Cause::Wrong {
+                api.breaker.failed();
+            }
             api.telemetry.guessed(
                 guess_mass(check.evaluated.normal, api.policy.digits)
                     + guess_mass(check.evaluated.stepped, STEPPED_DIGITS),
@@ -126,7 +146,14 @@ pub async fn verify(
                 Cause::NoLiveCode => "no_live_code",
                 Cause::BudgetSpent => "budget_spent",
             });
-            Err(Problem::otp_incorrect())
+            Err(Problem::otp_incorrect().with_standing(quotas))
         }
     }
+}
+
+fn correct(quotas: &[Quota]) -> Response {
+    let message = "OTP is correct";
+    let mut response = exchange::json(StatusCode::OK, &Verified { message });
+    rate_limit::write(response.headers_mut(), quotas);
+    response
 }

@@ -8,9 +8,11 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use data_encoding::BASE64;
+use secrecy::ExposeSecret;
 use secrecy::zeroize::Zeroizing;
 
-use crate::config::{KeysSettings, SecretKey, Settings, StoreUrl};
+use crate::config::{KeysSettings, SecretKey, Settings, StoreUrl, read_secret_file};
+use crate::otp::address::EmailAddress;
 use crate::otp::code::Entropy;
 use crate::otp::keys::KeyRing;
 use crate::sqlite::beside;
@@ -44,6 +46,22 @@ pub fn ring(settings: &Settings, entropy: &dyn Entropy) -> anyhow::Result<KeyRin
         }
         _ => bail!("`keys.master` and `keys.address` are both needed; `otpost keygen` makes them"),
     }
+}
+
+/// The pseudonym under which the log speaks of an address. No keys are made for it.
+pub fn pseudonym(settings: &Settings, address: &EmailAddress) -> anyhow::Result<String> {
+    let key = match (&settings.keys.address, &settings.store.url) {
+        (Some(key), _) => key.clone(),
+        (None, StoreUrl::Sqlite(database)) => {
+            let path = beside(database, "keys");
+            let keys = read(&path);
+            keys.with_context(|| format!("can't use the keys in `{}`", path.display()))?
+                .1
+        }
+        (None, _) => bail!("`keys.address` is needed"),
+    };
+    // Log names hang on the address key alone.
+    Ok(address.pseudonym(&KeyRing::new(key.expose(), &[], key.expose())))
 }
 
 fn ring_of(master: &SecretKey, address: &SecretKey, keys: &KeysSettings) -> KeyRing {
@@ -94,8 +112,8 @@ fn make(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<()> {
 }
 
 fn read(path: &Path) -> anyhow::Result<(SecretKey, SecretKey)> {
-    let text = Zeroizing::new(std::fs::read_to_string(path)?);
-    let table: toml::Table = text
+    let table: toml::Table = read_secret_file(path)?
+        .expose_secret()
         .parse()
         .map_err(|_it_quotes_the_keys| anyhow::anyhow!("it is no TOML"))?;
     let key = |name: &str| {
@@ -148,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_file_that_others_may_read_is_refused_with_what_mends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("otpost.db");
+        beside_database(&database, &OsEntropy).unwrap();
+        let path = beside(&database, "keys");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        let error = format!("{:#}", beside_database(&database, &OsEntropy).unwrap_err());
+        assert!(
+            error.contains("otpost.db.keys") && error.contains("chmod 600"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_damaged_key_file_is_refused_without_being_quoted() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("otpost.db");
@@ -156,7 +188,9 @@ mod tests {
             "c2VjcmV0 = [",
             "",
         ] {
-            std::fs::write(beside(&database, "keys"), text).unwrap();
+            let path = beside(&database, "keys");
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
             let error = format!("{:#}", beside_database(&database, &OsEntropy).unwrap_err());
             assert!(!error.contains("c2VjcmV0"), "{error}");
         }

@@ -1,7 +1,8 @@
-//! The limits in effect in words: what one address may have, and how likely they leave it that
-//! somebody guesses a code.
+//! The limits in effect in words: what one address, one client, one domain and all may have, and how
+//! likely they leave it that somebody guesses a code.
 
 use crate::config::Settings;
+use crate::otp::breaker::{ALWAYS_BORNE, USUAL_DAYS_BORNE};
 use crate::otp::policy::{
     FAILURES_PER_CLIENT_PER_DAY, Policy, STEPPED_DIGITS, STEPPED_FAILURES_PER_DAY, StepUp,
 };
@@ -17,7 +18,7 @@ pub fn bound(policy: &Policy) -> String {
     format!("{percent:.4} % a year for one address")
 }
 
-/// The effective limits of one address and the bound, a line each.
+/// The effective limits and the bound, a line each.
 pub fn describe(settings: &Settings) -> String {
     let policy = parts::policy(settings);
     let mut lines = Vec::new();
@@ -40,6 +41,20 @@ pub fn describe(settings: &Settings) -> String {
         ));
         lines.push(format!("  beyond       {step_up}"));
     }
+    if let Some(limits) = policy.limits_of_clients() {
+        lines.push(
+            "One client, an IPv4 address or an IPv6 /64 (a /56 twice, a /48 four times as much):"
+                .to_owned(),
+        );
+        lines.push(format!(
+            "  requests     {} in ten minutes, {} an hour, for {} addresses an hour",
+            limits.generate_per_10m, limits.generate_per_hour, limits.distinct_addresses_per_hour
+        ));
+        lines.push(format!(
+            "  wrong codes  {} an hour",
+            limits.verify_failures_per_hour
+        ));
+    }
     if let (Some(normal), Some(stepped)) =
         (policy.yearly_guesses(), policy.yearly_stepped_guesses())
     {
@@ -49,6 +64,31 @@ pub fn describe(settings: &Settings) -> String {
         ));
     }
     lines.push(format!("Chance of a right guess: {}.", bound(&policy)));
-    lines.push("Limits of clients, domains and the whole service are not enforced yet.".to_owned());
+    if settings.limits.enabled {
+        lines.extend(of_all(settings));
+    }
     lines.join("\n")
+}
+
+/// The limits that are not one address's.
+fn of_all(settings: &Settings) -> [String; 4] {
+    let limits = &settings.limits;
+    let global = match limits.global.per_minute {
+        0 => "any number of mails".to_owned(),
+        per_minute => format!("{per_minute} mails in any minute, beyond them 503"),
+    };
+    let domain = limits.domain.per_minute;
+    let beyond = match settings.otp.step_up {
+        StepUp::Digits8 => format!("new codes have {STEPPED_DIGITS} digits"),
+        StepUp::Block => "a warning in the log".to_owned(),
+    };
+    [
+        format!("One recipient domain: {domain} mails in any minute, the others wait."),
+        format!("The whole service: {global}."),
+        format!(
+            "  wrong codes  {ALWAYS_BORNE} a day that no right one follows, or \
+             {USUAL_DAYS_BORNE} times a usual day if that is more"
+        ),
+        format!("  beyond       {beyond}"),
+    ]
 }

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
 
 use crate::api::client::Gate;
-use crate::config::{Settings, SmtpSecurity, SmtpUrl, StoreUrl};
+use crate::api::intake::{Intake, OneStep, TwoSteps};
+use crate::config::{self, Settings, SmtpSecurity, SmtpUrl, StoreUrl};
 use crate::mailer::mailbox::Mailbox;
 use crate::mailer::template::Templates;
 use crate::mailer::transport::Transport;
@@ -16,15 +17,16 @@ use crate::mailer::transport::smtp::{self, Smtp};
 use crate::mailer::{Letterhead, Mailer};
 use crate::otp::clock::SystemClock;
 use crate::otp::code::Entropy;
-use crate::otp::policy::Policy;
+use crate::otp::keys::KeyRing;
+use crate::otp::policy::{ClientLimits, Policy};
 use crate::queue::bullmq::BullmqQueue;
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{JobQueue, QueueLimits, Sources};
 use crate::redis_link::{self, Encryption, RedisLink, RedisNode, RedisServers, RedisTarget};
 use crate::sqlite::Sqlite;
-use crate::store::OtpStore;
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Durability, DurabilityLevel, OtpStore, Pace, PaceName};
 use crate::telemetry::Telemetry;
 
 /// How long a claimed job belongs to its worker: longer than any `queue.attempt_deadline`, short
@@ -39,6 +41,8 @@ pub struct Backend {
     pub store: Arc<dyn OtpStore>,
     /// Keeps and runs the jobs.
     pub queue: Arc<dyn JobQueue>,
+    /// Takes requests on behalf of both.
+    pub intake: Arc<dyn Intake>,
 }
 
 /// The way of the mails.
@@ -69,15 +73,37 @@ pub fn gate(settings: &Settings) -> Gate {
 
 /// How a code is made, how long it lives, what ends it.
 pub fn policy(settings: &Settings) -> Policy {
-    let otp = &settings.otp;
+    let (otp, limits) = (&settings.otp, &settings.limits);
+    let are_clients_limited = limits.enabled && limits.client.enabled;
     Policy {
         digits: otp.digits,
         lifetime: otp.lifetime,
         attempts: otp.attempts,
         resend: otp.resend,
-        limits: settings.limits.enabled.then_some(settings.limits.address),
+        limits: limits.enabled.then_some(limits.address),
+        client_limits: are_clients_limited.then_some(ClientLimits {
+            generate_per_10m: limits.client.generate_per_10m,
+            generate_per_hour: limits.client.generate_per_hour,
+            distinct_addresses_per_hour: limits.client.distinct_addresses_per_hour,
+            verify_failures_per_hour: limits.client.verify_failures_per_hour,
+        }),
         step_up: otp.step_up,
     }
+}
+
+/// How many mails a minute go to one domain, if that is bounded.
+pub fn domain_per_minute(settings: &Settings) -> Option<u32> {
+    let limits = &settings.limits;
+    limits.enabled.then_some(limits.domain.per_minute)
+}
+
+/// How many mails a minute the whole service sends, if that is bounded.
+pub fn global_pace(settings: &Settings, keys: &KeyRing) -> Option<Pace> {
+    let per_minute = settings.limits.global.per_minute;
+    (settings.limits.enabled && per_minute > 0).then(|| Pace {
+        name: PaceName::service(keys),
+        per_minute,
+    })
 }
 
 /// Store and queue as `store.url` says.
@@ -99,11 +125,18 @@ pub async fn backend(
             unreachable!("no Redis")
         };
         let sqlite = Sqlite::open(path)?;
-        let queue = SqliteQueue::open(sqlite.clone(), limits, sources).await?;
-        let store = SqliteStore::new(sqlite, policy, clock);
+        let queue = Arc::new(SqliteQueue::open(sqlite.clone(), limits, sources).await?);
+        let embedded = SqliteStore::new(sqlite, policy, clock);
+        let store: Arc<dyn OtpStore> = Arc::new(embedded.clone());
+        let intake = OneStep {
+            store: embedded,
+            queue: queue.clone(),
+            two_steps: two_steps(&store, queue.clone(), telemetry),
+        };
         return Ok(Backend {
-            store: Arc::new(store),
-            queue: Arc::new(queue),
+            store,
+            queue,
+            intake: Arc::new(intake),
         });
     };
     let link = RedisLink::connect(&target, redis_link::DEADLINE).await?;
@@ -111,11 +144,50 @@ pub async fn backend(
     let name = &settings.queue.name;
     let prefix = &settings.queue.prefix;
     let queue = BullmqQueue::connect(target, link.clone(), name, prefix, limits, sources).await?;
-    let store = RedisStore::new(link, policy);
+    let queue: Arc<dyn JobQueue> = Arc::new(queue);
+    let store: Arc<dyn OtpStore> = Arc::new(RedisStore::new(link, policy));
+    let intake = two_steps(&store, queue.clone(), telemetry);
     Ok(Backend {
-        store: Arc::new(store),
-        queue: Arc::new(queue),
+        store,
+        queue,
+        intake: Arc::new(intake),
     })
+}
+
+fn two_steps(
+    store: &Arc<dyn OtpStore>,
+    queue: Arc<dyn JobQueue>,
+    telemetry: &Arc<Telemetry>,
+) -> TwoSteps {
+    TwoSteps {
+        store: store.clone(),
+        queue,
+        telemetry: telemetry.clone(),
+    }
+}
+
+/// What the store promises about acknowledged writes, which must be what `store.durability` asks.
+pub async fn durability(
+    settings: &Settings,
+    backend: &Backend,
+    telemetry: &Telemetry,
+) -> anyhow::Result<DurabilityLevel> {
+    let Durability { level, node } = backend.store.durability().await?;
+    telemetry.durability_read(level.name());
+    if settings.store.durability == config::Durability::Strict && level != DurabilityLevel::Always {
+        let found = match level {
+            DurabilityLevel::Unknown => {
+                "does not tell whether it syncs every write; let its user run `CONFIG GET`, and set"
+            }
+            DurabilityLevel::Memory => "has `appendonly no`; set",
+            DurabilityLevel::Kernel => "has `appendfsync no`; set",
+            _ => "has `appendfsync everysec`; set",
+        };
+        bail!(
+            "`store.durability` is \"strict\", but Redis at {node} {found} `appendonly yes` and `appendfsync always` there (`CONFIG SET`, and in redis.conf)"
+        );
+    }
+    Ok(level)
 }
 
 fn queue_limits(settings: &Settings) -> QueueLimits {

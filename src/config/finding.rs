@@ -22,6 +22,8 @@ pub enum Origin {
     Flag,
     /// The file that a `_file` setting names, by that setting's name.
     SecretFile(String),
+    /// A credential that the service manager hands over, by its name.
+    Credential(String),
     /// Development mode, which chooses its own transport and sender.
     Development,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Origin {
             Self::Variable(name) => write!(formatter, "{}", name.escape_debug()),
             Self::Flag => formatter.write_str("flag"),
             Self::SecretFile(setting) => write!(formatter, "file of {setting}"),
+            Self::Credential(name) => write!(formatter, "credential {name}"),
             Self::Development => formatter.write_str("development mode"),
         }
     }
@@ -62,6 +65,9 @@ impl fmt::Display for Finding {
             Some(Origin::Development) => formatter.write_str(" in development mode")?,
             Some(Origin::SecretFile(setting)) => {
                 write!(formatter, " from the file of `{setting}`")?;
+            }
+            Some(Origin::Credential(_)) => {
+                formatter.write_str(" from the credential of that name")?;
             }
             Some(origin @ Origin::File { line, .. }) => {
                 write!(formatter, " from `{origin}` line {line}")?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::file::{Leaf, NoValue, parse_file};
 use super::finding::{Findings, Origin};
@@ -33,6 +34,7 @@ pub enum Value {
 }
 
 /// A value and where it came from. It may be a secret, hence no Debug.
+#[derive(Clone)]
 pub struct Entry {
     /// The value.
     pub value: Value,
@@ -41,6 +43,7 @@ pub struct Entry {
 }
 
 /// The merged settings before they are understood.
+#[derive(Clone)]
 pub struct Values {
     entries: BTreeMap<String, Entry>,
     /// Names in the order of `default.toml`.
@@ -97,8 +100,13 @@ pub fn merge(sources: &Sources, findings: &mut Findings) -> Values {
     merge.values
 }
 
-/// The lowest layer.
+/// The lowest layer, which is read only once.
 pub fn defaults() -> Values {
+    static PARSED: LazyLock<Values> = LazyLock::new(parse_defaults);
+    PARSED.clone()
+}
+
+fn parse_defaults() -> Values {
     let leaves = parse_file(DEFAULTS).expect("default.toml is TOML");
     let mut values = Values {
         entries: BTreeMap::new(),

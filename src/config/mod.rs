@@ -11,6 +11,7 @@ mod layers;
 mod nearest;
 mod print;
 mod read;
+mod secret_files;
 mod secret_key;
 mod sender;
 mod settings;
@@ -24,10 +25,11 @@ use std::net::SocketAddr;
 pub use duration::parse_duration;
 pub use finding::{Finding, Findings, Origin};
 pub use layers::DEFAULTS;
+pub use secret_files::{SecretFiles, read_secret_file};
 pub use secret_key::SecretKey;
 pub use sender::Sender;
 pub use settings::{
-    ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits, HttpSettings,
+    ClientSettings, DomainLimits, Durability, ForwardedHeader, GlobalLimits, HttpSettings,
     KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings, OtpSettings,
     QueueSettings, Settings, SmtpSettings, StoreSettings, Transport,
 };
@@ -65,7 +67,7 @@ impl Config {
 pub fn load(sources: &Sources) -> Result<Config, Findings> {
     let mut findings = Findings::default();
     let mut values = layers::merge(sources, &mut findings);
-    sources::resolve_secret_files(sources, &mut values, &mut findings);
+    secret_files::resolve_secret_files(sources, &mut values, &mut findings);
     let development = development::is_development(&values);
     if development {
         development::apply_development(&mut values);

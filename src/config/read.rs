@@ -21,7 +21,7 @@ use super::layers::{Value, Values, defaults};
 use super::secret_key::SecretKey;
 use super::sender::Sender;
 use super::settings::{
-    ClientLimits, DomainLimits, Durability, ForwardedHeader, GlobalLimits, HttpSettings,
+    ClientSettings, DomainLimits, Durability, ForwardedHeader, GlobalLimits, HttpSettings,
     KeysSettings, LimitsSettings, LogFormat, LogSettings, MailSettings, OpsSettings, OtpSettings,
     QueueSettings, Settings, SmtpSettings, StoreSettings, Transport,
 };
@@ -116,7 +116,7 @@ fn read_otp(reader: &mut Reader<'_>) -> OtpSettings {
 
 fn read_limits(reader: &mut Reader<'_>) -> LimitsSettings {
     let mut count = |name: &str| reader.number(name, 1..=1_000_000);
-    let client = ClientLimits {
+    let client = ClientSettings {
         enabled: true,
         generate_per_10m: count("limits.client.generate_per_10m"),
         generate_per_hour: count("limits.client.generate_per_hour"),
@@ -140,7 +140,7 @@ fn read_limits(reader: &mut Reader<'_>) -> LimitsSettings {
             cooldown: reader.duration("limits.address.cooldown", "0s", "1h"),
             ..address
         },
-        client: ClientLimits {
+        client: ClientSettings {
             enabled: reader.boolean("limits.client.enabled"),
             ..client
         },
@@ -182,6 +182,7 @@ fn read_mail(reader: &mut Reader<'_>, concurrency: usize) -> MailSettings {
         product: reader.parsed("mail.product", parse_product),
         templates: reader.path("mail.templates"),
         code_in_subject: reader.boolean("mail.code_in_subject"),
+        smtputf8: reader.boolean("mail.smtputf8"),
         smtp: SmtpSettings {
             url: reader.optional("mail.smtp.url", SmtpUrl::parse),
             connections: if connections == 0 {

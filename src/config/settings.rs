@@ -126,7 +126,7 @@ pub struct LimitsSettings {
     /// Limits of one address.
     pub address: AddressLimits,
     /// Limits of one client network.
-    pub client: ClientLimits,
+    pub client: ClientSettings,
     /// Limits of one recipient domain.
     pub domain: DomainLimits,
     /// Limits of the whole service.
@@ -135,7 +135,7 @@ pub struct LimitsSettings {
 
 /// `[limits.client]`: limits of one client network.
 #[derive(Clone, Debug)]
-pub struct ClientLimits {
+pub struct ClientSettings {
     /// Whether these limits hold.
     pub enabled: bool,
     /// Requests for a code in ten minutes.
@@ -194,6 +194,8 @@ pub struct MailSettings {
     pub templates: Option<PathBuf>,
     /// Whether the subject shows the code.
     pub code_in_subject: bool,
+    /// Whether the API takes addresses whose local part goes beyond ASCII.
+    pub smtputf8: bool,
     /// The mail server.
     pub smtp: SmtpSettings,
 }

@@ -1,31 +1,23 @@
 //! Where settings are read from, and the only place of the program that reads the environment. What is
 //! read here is turned into settings elsewhere, without touching files or the environment again.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use secrecy::SecretString;
-
-use super::finding::{Findings, Origin};
-use super::layers::{VARIABLE_PREFIX, Value, Values, merge};
+use super::finding::Findings;
+use super::layers::{VARIABLE_PREFIX, merge};
+use super::secret_files::SecretFiles;
 
 /// The settings file that is read, if it is there, when none is named.
 pub const DEFAULT_FILE: &str = "otpost.toml";
 
+/// Where systemd puts the credentials of a unit.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
 /// Nothing of ours is longer; it keeps a wrong path such as `/dev/zero` from filling the memory.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
-
-/// A secret and the setting that names the file it may stand in.
-pub const SECRET_FILES: [(&str, &str); 5] = [
-    ("store.url", "store.url_file"),
-    ("keys.master", "keys.master_file"),
-    ("keys.previous", "keys.previous_file"),
-    ("keys.address", "keys.address_file"),
-    ("mail.smtp.url", "mail.smtp.url_file"),
-];
 
 /// Which parts of the service this process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,13 +75,13 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
     /// Which parts of the service the process is to run.
     pub role: Role,
-    /// What stands in the files that `_file` settings name, or why it could not be read.
-    pub secret_files: BTreeMap<PathBuf, Result<SecretString, String>>,
+    /// Secrets that stand in files of their own.
+    pub secrets: SecretFiles,
 }
 
 impl Sources {
-    /// Read the environment, the settings file (a named one must exist, `otpost.toml` may) and the
-    /// files with secrets that these name.
+    /// Read the environment, the settings file (a named one must exist, `otpost.toml` may), the files
+    /// with secrets that these name and the credentials that a service manager hands over.
     pub fn read(
         config_path: Option<PathBuf>,
         role: Role,
@@ -98,84 +90,21 @@ impl Sources {
         let mut findings = Findings::default();
         let file = read_settings_file(config_path, &mut findings);
         let environment = read_environment(&mut findings);
+        let credentials = credentials_directory();
         let mut sources = Self {
             file,
             environment,
             flags,
             role,
-            secret_files: BTreeMap::default(),
+            secrets: SecretFiles::default(),
         };
         if !findings.is_empty() {
             return Err(findings);
         }
         // What is wrong in the layers is reported when they are loaded.
         let values = merge(&sources, &mut Findings::default());
-        for (_secret, name) in SECRET_FILES {
-            let path = values.text(name);
-            if !path.is_empty() {
-                let path = PathBuf::from(path);
-                let content = read_text(&path).map(SecretString::from);
-                sources
-                    .secret_files
-                    .insert(path, content.map_err(|error| error.to_string()));
-            }
-        }
+        sources.secrets = SecretFiles::read(&values, credentials.as_deref());
         Ok(sources)
-    }
-}
-
-/// Put the secrets that stand in files of their own into their settings.
-pub fn resolve_secret_files(sources: &Sources, values: &mut Values, findings: &mut Findings) {
-    use secrecy::ExposeSecret;
-
-    for (name, file_name) in SECRET_FILES {
-        let path = values.text(file_name);
-        if path.is_empty() {
-            continue;
-        }
-        let origin = values.entry(file_name).origin.clone();
-        let is_empty = match &values.entry(name).value {
-            Value::Text(text) => text.is_empty(),
-            Value::List(items) => items.is_empty(),
-            _ => true,
-        };
-        if values.is_configured(name) && !is_empty {
-            let message = format!("is given together with `{name}`; remove one of the two");
-            findings.add(file_name, Some(origin), message);
-            continue;
-        }
-        let content = match sources.secret_files.get(Path::new(path)) {
-            Some(Ok(content)) => content.expose_secret(),
-            Some(Err(reason)) => {
-                findings.add(
-                    file_name,
-                    Some(origin),
-                    format!("the file cannot be read: {reason}"),
-                );
-                continue;
-            }
-            None => {
-                findings.add(file_name, Some(origin), "the file was not read");
-                continue;
-            }
-        };
-        let content = content.strip_suffix('\n').unwrap_or(content);
-        let content = content.strip_suffix('\r').unwrap_or(content);
-        if content.is_empty() {
-            findings.add(file_name, Some(origin), "the file is empty");
-            continue;
-        }
-        let value = match &values.entry(name).value {
-            Value::List(_) => {
-                let lines = content
-                    .lines()
-                    .map(str::trim)
-                    .filter(|line| !line.is_empty());
-                Value::List(lines.map(str::to_owned).collect())
-            }
-            _ => Value::Text(content.to_owned()),
-        };
-        values.set(name, value, Origin::SecretFile(file_name.to_owned()));
     }
 }
 
@@ -194,6 +123,14 @@ fn read_settings_file(
             None
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the environment"
+)]
+fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os(CREDENTIALS_DIRECTORY).map(PathBuf::from)
 }
 
 #[expect(
@@ -219,10 +156,13 @@ fn read_environment(findings: &mut Findings) -> Vec<(String, String)> {
 }
 
 fn read_text(path: &Path) -> std::io::Result<String> {
+    read_all(&File::open(path)?)
+}
+
+/// What stands in a file, if it is of a sensible size.
+pub fn read_all(file: &File) -> std::io::Result<String> {
     let mut text = String::new();
-    let length = File::open(path)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)?;
+    let length = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
     if length as u64 > MAX_FILE_BYTES {
         return Err(std::io::Error::new(
             ErrorKind::FileTooLarge,

@@ -65,6 +65,8 @@ pub enum Cause {
     Tls(String),
     /// The server does not offer what is required.
     NotOffered,
+    /// The server takes no recipients beyond ASCII (RFC 6531).
+    NoSmtputf8,
     /// The server's answer makes no sense here.
     Protocol,
     /// The step's deadline, or the whole mail's, passed.
@@ -119,6 +121,7 @@ impl Failure {
             {
                 MailError::Refused(self)
             }
+            Cause::NoSmtputf8 => MailError::Refused(self),
             Cause::Reply(_) => MailError::Unavailable(self),
             _ if self.step == Step::FinalDot => MailError::Unconfirmed(self),
             _ => MailError::Unavailable(self),
@@ -167,6 +170,9 @@ impl fmt::Display for Cause {
             Self::Network(kind) => kind.fmt(formatter),
             Self::Tls(reason) => write!(formatter, "TLS failed ({reason})"),
             Self::NotOffered => formatter.write_str("the server does not offer it"),
+            Self::NoSmtputf8 => {
+                formatter.write_str("the server does not offer SMTPUTF8, which the address needs")
+            }
             Self::Protocol => formatter.write_str("the server's answer makes no sense"),
             Self::Deadline => formatter.write_str("the deadline passed"),
         }

@@ -1,6 +1,7 @@
 //! A mail's form on the wire: `multipart/alternative`, plain text first, then HTML.
 //!
-//! Always ASCII, so that no server needs an extension; the same mail gives the same bytes.
+//! Always ASCII, so that no server needs an extension, unless the recipient goes beyond it; the same
+//! mail gives the same bytes.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -6,6 +6,11 @@
 
 use std::fmt;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_properties::CodePointSetData;
+use icu_properties::props::{
+    DefaultIgnorableCodePoint, EnumeratedProperty, GeneralCategory, GeneralCategoryGroup,
+};
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
 use super::keys::KeyRing;
@@ -17,7 +22,8 @@ const ADDRESS_OCTETS: usize = 254;
 /// The most characters that a context can have.
 pub const CONTEXT_CHARACTERS: usize = 200;
 
-/// An address that can be mailed: dot-atom local part as typed, domain as lower-case A-labels.
+/// An address that can be mailed: dot-atom local part as typed (in NFC, if it goes beyond ASCII),
+/// domain as lower-case A-labels.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EmailAddress {
     local: String,
@@ -33,9 +39,14 @@ pub enum AddressError {
     /// More octets than SMTP can carry.
     #[error("must have at most 64 octets before the @ and 254 in all")]
     Length,
+    /// The local part goes beyond ASCII.
+    #[error(
+        "must have only ASCII characters before the @; this service does not support others there"
+    )]
+    NotSupported,
     /// The local part is no dot-atom.
     #[error(
-        "must have only ASCII letters, digits, !#$%&'*+/=?^_`{{|}}~- and single inner dots before the @"
+        "must have only letters, digits, !#$%&'*+/=?^_`{{|}}~- and single inner dots before the @"
     )]
     Local,
     /// The domain is no host name of at least two labels.
@@ -44,26 +55,38 @@ pub enum AddressError {
 }
 
 impl EmailAddress {
-    /// Reads an address; nothing is trimmed or mended.
+    /// Reads an address with an ASCII local part; nothing is trimmed or mended.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
+        match text.rsplit_once('@') {
+            Some((local, _)) if !local.is_ascii() => Err(AddressError::NotSupported),
+            _ => Self::parse_internationalized(text),
+        }
+    }
+
+    /// Reads an address whose local part may go beyond ASCII (RFC 6531): it is brought into NFC,
+    /// since the same letters can be typed in several ways, and nothing else is trimmed or mended.
+    pub fn parse_internationalized(text: &str) -> Result<Self, AddressError> {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::Form)?;
         if local.is_empty() || domain.is_empty() {
             return Err(AddressError::Form);
         }
+        let local = compose(local)?;
         if local.len() > LOCAL_OCTETS {
             return Err(AddressError::Length);
         }
-        if !is_dot_atom(local) {
+        if !is_dot_atom(&local) {
             return Err(AddressError::Local);
         }
         let domain = a_labels(domain)?;
         if local.len() + 1 + domain.len() > ADDRESS_OCTETS {
             return Err(AddressError::Length);
         }
-        Ok(Self {
-            local: local.to_owned(),
-            domain,
-        })
+        Ok(Self { local, domain })
+    }
+
+    /// Whether a mail server needs SMTPUTF8 to take it.
+    pub fn is_internationalized(&self) -> bool {
+        !self.local.is_ascii()
     }
 
     /// Where the mail goes: the local part as typed (RFC 5321 section 2.4) at the A-label domain.
@@ -71,7 +94,7 @@ impl EmailAddress {
         format!("{}@{}", self.local, self.domain)
     }
 
-    /// For whom a code counts: the local part in ASCII lower case.
+    /// For whom a code counts: the local part with its ASCII letters in lower case.
     pub fn canonical(&self) -> String {
         format!("{}@{}", self.local.to_ascii_lowercase(), self.domain)
     }
@@ -94,21 +117,16 @@ impl EmailAddress {
         &self.domain
     }
 
-    /// A form for logs that people can compare with a complaint, but not mail: `j***@e***.org`.
-    pub fn masked(&self) -> String {
-        let top = self.domain.rsplit('.').next().unwrap_or_default();
-        format!("{}***@{}***.{top}", &self.local[..1], &self.domain[..1])
-    }
-
-    /// The pseudonym of this address in logs: the same for all spellings of one mailbox.
+    /// The name of this address in logs, 12 hexadecimal digits: the same for all spellings of one
+    /// mailbox, and nothing to whoever has no key.
     pub fn pseudonym(&self, keys: &KeyRing) -> String {
-        data_encoding::HEXLOWER.encode(&keys.pseudonym(&[self.limit().as_bytes()])[..8])
+        data_encoding::HEXLOWER.encode(&keys.pseudonym(&[self.limit().as_bytes()])[..6])
     }
 }
 
 impl fmt::Debug for EmailAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.masked())
+        formatter.write_str("EmailAddress(..)")
     }
 }
 
@@ -172,12 +190,45 @@ impl fmt::Debug for LimitId {
 fn is_dot_atom(local: &str) -> bool {
     local
         .split('.')
-        .all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+        .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// RFC 5322 section 3.2.3.
-fn is_atext(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+/// RFC 5322 section 3.2.3, widened by RFC 6531 section 3.3.
+fn is_atext(character: char) -> bool {
+    if character.is_ascii() {
+        character.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(character)
+    } else {
+        is_visible(character)
+    }
+}
+
+/// What a person can see, tell apart and type: no spaces, controls, directions, zero widths,
+/// private or unassigned characters.
+fn is_visible(character: char) -> bool {
+    let hidden = GeneralCategoryGroup::Other.union(GeneralCategoryGroup::Separator);
+    !hidden.contains(GeneralCategory::for_char(character))
+        && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(character)
+}
+
+/// The local part in NFC. A character beyond ASCII that NFC would make an ASCII one (the Kelvin
+/// sign a `K`) is refused, since whoever typed it may have meant another mailbox; and so is a mark
+/// at the beginning, which would join what stands before the address.
+fn compose(local: &str) -> Result<String, AddressError> {
+    if local.is_ascii() {
+        return Ok(local.to_owned());
+    }
+    let nfc = ComposingNormalizerBorrowed::new_nfc();
+    let becomes_ascii = |character: char| {
+        !character.is_ascii() && nfc.normalize(character.encode_utf8(&mut [0; 4])).is_ascii()
+    };
+    let begins_with_mark = local
+        .chars()
+        .next()
+        .is_some_and(|first| GeneralCategoryGroup::Mark.contains(GeneralCategory::for_char(first)));
+    if begins_with_mark || local.chars().any(becomes_ascii) {
+        return Err(AddressError::Local);
+    }
+    Ok(nfc.normalize(local).into_owned())
 }
 
 /// UTS-46, non-transitional, STD3 rules, lengths as DNS has them; at least two labels (RFC 7085),

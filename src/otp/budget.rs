@@ -8,30 +8,62 @@
 use std::time::Duration;
 
 use super::address::{ChallengeId, LimitId};
+use super::client_budget::{ClientBuckets, GenerateQuotas};
 use super::clock::UnixMillis;
+use super::idempotency::{Repeatable, Repetition};
 use super::policy::{
     AddressLimits, DAY, FAILURES_PER_CLIENT_PER_DAY, HOUR, MONTH, STEPPED_FAILURES_PER_DAY,
 };
 
 /// Asks whether one more mail may be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmitRequest {
     /// The mailbox that pays.
     pub limit: LimitId,
     /// The address and context that the mail is for.
     pub challenge: ChallengeId,
+    /// The client that asks, if its limits count.
+    pub client: Option<ClientBuckets>,
+    /// Set if the client may repeat the request.
+    pub repeatable: Option<Repeatable>,
 }
 
 /// The answer to [`AdmitRequest`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Whether the mail may be sent.
+    pub admission: Admission,
+    /// How the client stands after it, if clients are limited.
+    pub client: Option<GenerateQuotas>,
+}
+
+/// Whether one more mail may be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// It may, and is counted.
     Granted,
-    /// It may not; nothing is counted.
+    /// The mailbox has had its mails; nothing is counted.
     Refused {
         /// When it may, if no other mail comes before it.
         retry_after: Duration,
     },
+    /// The client has had its requests; nothing is counted.
+    ClientRefused {
+        /// When it may, if the client asks for nothing else before.
+        retry_after: Duration,
+    },
+    /// The request is a repetition; nothing is counted again.
+    Repeated(Repetition),
+}
+
+impl From<Admission> for Admitted {
+    /// Without a client.
+    fn from(admission: Admission) -> Self {
+        Self {
+            admission,
+            client: None,
+        }
+    }
 }
 
 /// The network that a client is in; the store knows it by this name alone, an HMAC.

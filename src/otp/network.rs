@@ -1,5 +1,5 @@
-//! Networks of clients and proxies: which addresses belong to one, and under which prefix the
-//! limits count a client. An IPv4 address mapped into IPv6 is that IPv4 address everywhere.
+//! Networks of proxies: which addresses belong to one. An IPv4 address mapped into IPv6 is that IPv4
+//! address everywhere.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -83,15 +83,6 @@ impl fmt::Display for Network {
     }
 }
 
-/// What stands for a client in its limits: the whole of an IPv4 address, and the first 64 bits of
-/// an IPv6 address, since whoever has one of these commonly has all that share them.
-pub fn client_prefix(address: IpAddr) -> Vec<u8> {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets()[..8].to_vec(),
-    }
-}
-
 fn bit_count(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
@@ -170,19 +161,6 @@ mod tests {
         }
         for text in ["10.0.0.1/8", "2001:db8::1/64", "::ffff:10.0.0.1/104"] {
             assert_eq!(Network::parse(text), Err(NetworkError::Excess), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_client_is_an_ipv4_address_or_64_bits_of_an_ipv6_address() {
-        for (text, prefix) in [
-            ("192.0.2.7", &[192, 0, 2, 7][..]),
-            ("::ffff:192.0.2.7", &[192, 0, 2, 7]),
-            ("2001:db8:1:2:3:4:5:6", &[0x20, 1, 0x0d, 0xb8, 0, 1, 0, 2]),
-            ("2001:db8:1:2::", &[0x20, 1, 0x0d, 0xb8, 0, 1, 0, 2]),
-            ("::1", &[0; 8]),
-        ] {
-            assert_eq!(client_prefix(address(text)), prefix, "{text}");
         }
     }
 

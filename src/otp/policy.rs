@@ -17,6 +17,8 @@ pub struct Policy {
     pub resend: Resend,
     /// What one mailbox may spend; nothing is counted without them.
     pub limits: Option<AddressLimits>,
+    /// What one client may do; it is counted only where mailboxes are.
+    pub client_limits: Option<ClientLimits>,
     /// What happens when a mailbox has spent its failures.
     pub step_up: StepUp,
 }
@@ -47,6 +49,20 @@ pub struct AddressLimits {
     pub failures_per_month: u32,
 }
 
+/// What one client may do, an IPv4 address or an IPv6 /64; the networks around a /64 may do a multiple
+/// of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Requests for a code in ten minutes.
+    pub generate_per_10m: u32,
+    /// Requests for a code an hour.
+    pub generate_per_hour: u32,
+    /// Different addresses an hour that codes are requested for.
+    pub distinct_addresses_per_hour: u32,
+    /// Wrong codes an hour.
+    pub verify_failures_per_hour: u32,
+}
+
 /// What happens when a mailbox has spent its failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepUp {
@@ -56,6 +72,8 @@ pub enum StepUp {
     Block,
 }
 
+/// A window of the budgets of clients.
+pub const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
 /// A window of the budgets.
 pub const HOUR: Duration = Duration::from_secs(60 * 60);
 /// A window of the budgets, and the one of stepped-up codes.
@@ -74,6 +92,9 @@ pub const STEPPED_DIGITS: u8 = 8;
 pub const LIVE_CODES: usize = 2;
 /// A retry gets the code that the same job made only while this much of it is left.
 pub const RETRY_MARGIN: Duration = Duration::from_secs(60);
+/// What was made further in the future than this was made while the clock was wrong: it is over, so that
+/// a clock that jumps ahead and back gives no code a longer life.
+pub const CLOCK_STEP: Duration = Duration::from_secs(60);
 /// A job requested more than this before a success mails nothing any more. Requests that cross the
 /// success on their way are not meant by it.
 pub const SUPERSEDE_MARGIN: Duration = Duration::from_secs(5);
@@ -84,6 +105,11 @@ const DAYS_IN_A_YEAR: u64 = 366;
 const MONTHS_IN_A_YEAR: u64 = 13;
 
 impl Policy {
+    /// What one client may do, if that is limited.
+    pub fn limits_of_clients(&self) -> Option<ClientLimits> {
+        self.limits.and(self.client_limits)
+    }
+
     /// The most guesses at normal codes of one mailbox that are compared in a year; `None` if
     /// nothing bounds them.
     pub fn yearly_guesses(&self) -> Option<u64> {
@@ -177,6 +203,7 @@ mod tests {
             failures_per_day: 15,
             failures_per_month: 35,
         }),
+        client_limits: None,
         step_up: StepUp::Digits8,
     };
 

@@ -3,16 +3,22 @@
 //! A store runs each decision as one atomic step. The SQLite store runs this code; the Redis store
 //! runs the same rules as a script beside the data, and one contract suite holds both to them.
 
-use subtle::{Choice, ConstantTimeEq};
+use std::time::Duration;
+
+mod replay;
 
 use super::address::{ChallengeId, LimitId};
-use super::budget::{Budget, Class, ClientPrefix, Evaluated, Failure};
+use super::budget::{Budget, Class, Evaluated, Failure};
+use super::client_budget::{ClientBuckets, Quota};
 use super::clock::UnixMillis;
 use super::code::{Nonce, Tag};
+use super::idempotency::IdempotencyId;
 use super::keys::KeyId;
 use super::policy::{
-    LIVE_CODES, Policy, RETRY_MARGIN, Resend, STEPPED_DIGITS, SUPERSEDE_MARGIN, StepUp,
+    CLOCK_STEP, LIVE_CODES, Policy, RETRY_MARGIN, Resend, STEPPED_DIGITS, SUPERSEDE_MARGIN, StepUp,
 };
+
+pub use self::replay::{REPLAY_TIME, Replay};
 
 /// A code that a processor proposes; it comes alive unless another one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub struct IssueRequest {
     /// The tag of the stepped-up code that belongs to the same nonce: it takes the place of the
     /// candidate's where the mailbox has spent its failures.
     pub stepped_tag: Tag,
+    /// Whether a code that comes alive is stepped up, whatever the mailbox has spent.
+    pub must_step_up: bool,
 }
 
 /// The answer to [`IssueRequest`].
@@ -78,8 +86,10 @@ pub struct VerifyRequest {
     pub challenge: ChallengeId,
     /// The tag of the code that was typed, under every listed key.
     pub tags: Vec<(KeyId, Tag)>,
-    /// The network of the client, if it is known: one alone spends no mailbox's failures.
-    pub client: Option<ClientPrefix>,
+    /// The client, if it is known: it has failures of its own, and alone it spends no mailbox's.
+    pub client: Option<ClientBuckets>,
+    /// Set if the client may repeat the request: a success under this key is answered again.
+    pub idempotency: Option<IdempotencyId>,
 }
 
 /// A verdict, and what it took.
@@ -89,6 +99,11 @@ pub struct Check {
     pub verdict: Verdict,
     /// The live codes that a wrong code was compared with; none if it was not wrong.
     pub evaluated: Evaluated,
+    /// How many wrong attempts at the codes that it used up a right one followed; none if it was
+    /// not right.
+    pub resolved: u32,
+    /// How the client stands after it, if clients are limited.
+    pub client: Option<Quota>,
 }
 
 /// The answer to [`VerifyRequest`].
@@ -96,8 +111,17 @@ pub struct Check {
 pub enum Verdict {
     /// The code is right; it and its sibling are used up now.
     Correct,
+    /// It was right just before, under the same idempotency key.
+    Repeated,
+    /// Another code was right just before, under the same idempotency key.
+    KeyReused,
     /// It is not; why is for the metrics, never for the client.
     Incorrect(Cause),
+    /// The client has had its failures, and the code was not looked at.
+    Refused {
+        /// When one may be, if the client fails no more until then.
+        retry_after: Duration,
+    },
 }
 
 /// Why a code is incorrect.
@@ -147,6 +171,8 @@ pub struct Success {
     pub at: UnixMillis,
     /// Until when it is remembered.
     pub until: UnixMillis,
+    /// Set for a while if the client may repeat the request.
+    pub replay: Option<Replay>,
 }
 
 impl IssueRequest {
@@ -164,11 +190,18 @@ impl IssueRequest {
 }
 
 impl Check {
-    fn incorrect(cause: Cause) -> Self {
+    /// A verdict that took no comparison with a live code, or a right one.
+    fn free(verdict: Verdict) -> Self {
         Self {
-            verdict: Verdict::Incorrect(cause),
+            verdict,
             evaluated: Evaluated::default(),
+            resolved: 0,
+            client: None,
         }
+    }
+
+    fn incorrect(cause: Cause) -> Self {
+        Self::free(Verdict::Incorrect(cause))
     }
 }
 
@@ -193,14 +226,15 @@ impl Record {
             return Issued::TooOld;
         }
         let limits = policy.limits.as_ref();
-        let class = if budget.is_open(Class::Normal, limits, now) {
-            Class::Normal
-        } else {
-            Class::Stepped
-        };
-        if class == Class::Stepped && policy.step_up == StepUp::Block {
+        let has_spent = !budget.is_open(Class::Normal, limits, now);
+        if has_spent && policy.step_up == StepUp::Block {
             return Issued::Blocked;
         }
+        let class = if has_spent || request.must_step_up {
+            Class::Stepped
+        } else {
+            Class::Normal
+        };
         // What is spent is not compared: a code that nobody may use must not be mailed again.
         self.codes
             .retain(|code| code.class == class || budget.is_open(code.class, limits, now));
@@ -236,11 +270,15 @@ impl Record {
         request: &VerifyRequest,
     ) -> Check {
         self.forget_what_is_over(now);
+        if let Some(verdict) = self.repeat(policy, request) {
+            return Check::free(verdict);
+        }
         if self.codes.is_empty() {
             return Check::incorrect(Cause::NoLiveCode);
         }
         let limits = policy.limits.as_ref();
-        let has_share = budget.has_share(request.client, limits, now);
+        let client = request.client.map(|client| client.own());
+        let has_share = budget.has_share(client, limits, now);
         let compared: Vec<&LiveCode> = self
             .codes
             .iter()
@@ -249,19 +287,22 @@ impl Record {
         if compared.is_empty() {
             return Check::incorrect(Cause::BudgetSpent);
         }
-        let right = compared
-            .iter()
-            .flat_map(|code| request.tags.iter().map(|typed| code.matches(typed)))
-            .fold(Choice::from(0), |found, same| found | same);
-        if bool::from(right) {
+        // All are compared, whatever is found.
+        let right = compared.iter().fold(None, |found, code| {
+            found.or(request.is_for(&code.candidate).then_some(*code))
+        });
+        if let Some(code) = right {
+            let replay = request.replay_of(&code.candidate, now);
+            let resolved = self.attempts;
             self.end_codes();
             self.success = Some(Success {
                 at: now,
                 until: now.after(policy.lifetime),
+                replay,
             });
             return Check {
-                verdict: Verdict::Correct,
-                evaluated: Evaluated::default(),
+                resolved,
+                ..Check::free(Verdict::Correct)
             };
         }
         let evaluated = Evaluated::of(compared.iter().map(|code| code.class));
@@ -272,13 +313,15 @@ impl Record {
         if limits.is_some() {
             budget.charge(Failure {
                 at: now,
-                client: request.client,
+                client,
                 evaluated,
             });
         }
         Check {
             verdict: Verdict::Incorrect(Cause::Wrong),
             evaluated,
+            resolved: 0,
+            client: None,
         }
     }
 
@@ -289,11 +332,18 @@ impl Record {
     }
 
     fn forget_what_is_over(&mut self, now: UnixMillis) {
-        self.codes.retain(|code| code.expires_at > now);
+        let latest = now.after(CLOCK_STEP);
+        self.codes
+            .retain(|code| code.expires_at > now && code.made_at <= latest);
         if self.codes.is_empty() {
             self.attempts = 0;
         }
-        self.success = self.success.filter(|success| success.until > now);
+        self.success = self
+            .success
+            .filter(|success| success.until > now && success.at <= latest);
+        if let Some(success) = &mut self.success {
+            success.replay = success.replay.filter(|replay| replay.until > now);
+        }
     }
 
     fn end_codes(&mut self) {
@@ -331,10 +381,6 @@ impl LiveCode {
 
     fn has_half_its_life(&self, now: UnixMillis) -> bool {
         self.expires_at.since(now) * 2 >= self.expires_at.since(self.made_at)
-    }
-
-    fn matches(&self, (key_id, tag): &(KeyId, Tag)) -> Choice {
-        self.candidate.key_id.0.ct_eq(&key_id.0) & self.candidate.tag.0.ct_eq(&tag.0)
     }
 
     fn answer(&self, now: UnixMillis) -> Issued {

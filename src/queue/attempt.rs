@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::job::{self, Job};
 use super::{Handler, Outcome, Sources};
 use crate::otp::code::Entropy;
+use crate::otp::pace::spread;
 use crate::otp::policy::backoff;
 use crate::telemetry::Telemetry;
 
@@ -76,6 +77,12 @@ impl Attempts {
             Outcome::Done => {
                 self.telemetry.attempt_ended("done", took);
                 Verdict::Done
+            }
+            Outcome::Later { reason, after } => {
+                let after = spread(after, self.chance());
+                self.telemetry.attempt_ended("later", took);
+                self.telemetry.job_delayed(&masked, attempt, &reason, after);
+                Verdict::Retry { reason, after }
             }
             Outcome::Retry { reason } => {
                 let after = backoff(attempt, self.chance());
@@ -173,6 +180,26 @@ mod tests {
         assert!(
             matches!(retried, Verdict::Retry { after, .. } if after == Duration::from_millis(1_234))
         );
+    }
+
+    #[tokio::test]
+    async fn a_job_that_has_to_wait_does_so_without_a_back_off_whatever_its_attempt() {
+        let waiting = |_| -> BoxFuture<'static, Outcome> {
+            Box::pin(async {
+                Outcome::Later {
+                    reason: "its turn has not come".to_owned(),
+                    after: Duration::from_secs(20),
+                }
+            })
+        };
+        for attempt in [1, 2, 30] {
+            let (delayed, counted) = verdict(attempt, waiting).await;
+            let Verdict::Retry { after, .. } = delayed else {
+                panic!("{delayed:?}")
+            };
+            assert_eq!(after, Duration::from_millis(21_234));
+            assert!(counted.contains("otpost_job_attempts_total{outcome=\"later\"} 1"));
+        }
     }
 
     #[tokio::test]

@@ -305,8 +305,9 @@ fn masked(text: &str) -> String {
     let words: Vec<String> = text
         .split_whitespace()
         .map(|word| {
-            let is_revealing = word.len() > 20 || word.contains(['@', '"']);
-            if is_revealing {
+            if word.contains(['@', '"']) {
+                "***".to_owned()
+            } else if word.len() > 20 {
                 mask(word)
             } else {
                 word.to_owned()
@@ -344,7 +345,7 @@ mod tests {
         let text = format!("Missing lock for job {id}. \"x\" ada@example.org moveToFinished");
         let masked = masked(&text);
         assert!(
-            !masked.contains(id) && !masked.contains("example"),
+            !masked.contains(id) && !masked.contains("ada") && !masked.contains("example"),
             "{masked}"
         );
         assert!(masked.starts_with("Missing lock for job rabcd***"));

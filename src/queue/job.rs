@@ -130,7 +130,7 @@ impl JobData {
             return Err(JobError::Newer);
         }
         let wire = Wire::deserialize(data).map_err(|_it_quotes_the_data| JobError::Form)?;
-        let email = EmailAddress::parse(&wire.email).map_err(JobError::Email)?;
+        let email = EmailAddress::parse_internationalized(&wire.email).map_err(JobError::Email)?;
         let challenge = match (&wire.challenge, &wire.context) {
             (Some(challenge), None) => ChallengeId::parse(challenge).ok_or(JobError::Challenge)?,
             (None, Some(context))

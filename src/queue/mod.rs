@@ -84,6 +84,14 @@ const CLEANING_INTERVAL: Duration = Duration::from_secs(60);
 pub enum Outcome {
     /// It is done.
     Done,
+    /// It could not run yet, without a failure: it runs again after that time, and up to a minute
+    /// more, so that those that wait for the same do not come back at once.
+    Later {
+        /// Why, without code or full address.
+        reason: String,
+        /// How long it has to wait at least.
+        after: Duration,
+    },
     /// It runs again after a back-off.
     Retry {
         /// Why, without code or full address.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use super::{
     QueueLimits, Sources,
 };
 use crate::otp::clock::UnixMillis;
-use crate::sqlite::{Sqlite, SqliteError};
+use crate::sqlite::{Prepared, Sqlite, SqliteError};
 
 /// Jobs whose attempt has ended and whose end is not yet written; then no more are claimed, so
 /// that a database that does not take writes can't let mails go out again and again.
@@ -83,31 +83,35 @@ impl SqliteQueue {
     }
 }
 
-#[async_trait]
-impl JobQueue for SqliteQueue {
-    async fn enqueue(&self, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
-        let shared = &self.shared;
-        let place = shared.backlog.reserve().ok_or(EnqueueError::Full)?;
+impl SqliteQueue {
+    /// Takes a place in the backlog and prepares the insertion of a job, for an operation that has
+    /// more to write. The place is given back unless the job becomes durable.
+    pub fn prepare(&self, id: &RequestId, data: &JobData) -> Result<Prepared, EnqueueError> {
+        let place = self.shared.backlog.reserve().ok_or(EnqueueError::Full)?;
         let job = StoredJob {
             id: id.reveal().to_owned(),
             data: data.to_json().to_string(),
-            requested_at: shared.sources.clock.now(),
+            requested_at: self.shared.sources.clock.now(),
             attempts: 0,
         };
-        let (answer, result) = oneshot::channel();
-        shared.sqlite.submit(
-            move |db| table::insert(db, &job).map(|added| (added, job)),
+        Ok(Prepared::new(move |db| {
+            let added = table::insert(db, &job)?;
             // This runs whether or not the caller still waits, so that no stored job is forgotten.
-            move |written| {
-                let outcome = written.map(|(added, job)| {
-                    if let Some(sequence) = added {
-                        place.fill(sequence, job);
-                    }
-                });
-                let _ = answer.send(outcome);
-            },
-        );
-        let written = result.await.unwrap_or(Err(SqliteError::NotCommitted));
+            Ok(Box::new(move || {
+                if let Some(sequence) = added {
+                    place.fill(sequence, job);
+                }
+            }))
+        }))
+    }
+}
+
+#[async_trait]
+impl JobQueue for SqliteQueue {
+    async fn enqueue(&self, id: &RequestId, data: &JobData) -> Result<(), EnqueueError> {
+        let insertion = self.prepare(id, data)?;
+        let run = move |db: &rusqlite::Connection| Ok(((), Some(insertion.run(db)?)));
+        let written = self.shared.sqlite.run_with(run).await;
         Ok(written.map_err(QueueError::from)?)
     }
 
@@ -151,6 +155,7 @@ impl JobQueue for SqliteQueue {
     async fn clean(&self) -> Result<(), QueueError> {
         let (limits, now) = (self.shared.limits, self.shared.sources.clock.now());
         let clean = move |db: &rusqlite::Connection| table::clean(db, &limits, now);
+        self.shared.sqlite.empty_log();
         Ok(self.shared.sqlite.run(clean).await?)
     }
 
@@ -180,7 +185,8 @@ impl JobQueue for SqliteQueue {
             }
         }
         while tasks.join_next().await.is_some() {}
-        Ok(())
+        // What the last jobs held is not to lie about until the next start.
+        self.clean().await
     }
 }
 

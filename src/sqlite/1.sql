@@ -42,7 +42,7 @@ CREATE TABLE key_mark (
     PRIMARY KEY (kind, value)
 ) WITHOUT ROWID;
 
--- Store: the one row that a verify writes when there is nothing to count or to use up.
+-- The one row that is written to find out whether writes work.
 CREATE TABLE dummy_write (
     one    INTEGER PRIMARY KEY CHECK (one = 1),
     number INTEGER NOT NULL

@@ -1,8 +1,20 @@
--- Decides whether one more mail may be sent, as `Budget::admit` does. KEYS: budget.
--- Answers 0 if it may, else after how many milliseconds; -1 if the budget is unreadable. Nothing is
--- written unless the mail is counted.
+-- Decides whether one more mail may be sent, as `Remembered::repeat`, `ClientBudgets::generate_wait`
+-- and `Budget::admit` do.
+-- KEYS: budget if there are limits, what came of the request if it may be repeated, and the client's
+-- buckets.
+-- Answers {what, detail, how the client stands ...}, or {'unreadable'}. What and detail: 'granted'
+-- and 0, 'refused' or 'client_refused' or 'in_flight' and milliseconds, 'accepted' or 'unfinished' and
+-- an id, 'other_request' and 0. Nothing is written unless the mail is counted or the request unfinished.
 
 local now, limits, challenge = clock(ARGV[1]), parse_limits(ARGV[2]), ARGV[3]
+-- Empty if the request may not be repeated.
+local fingerprint, id = ARGV[4], ARGV[5]
+local memory, in_flight = tonumber(ARGV[6]), tonumber(ARGV[7])
+local client_limits, mailbox = parse_client_limits(ARGV[8]), ARGV[9]
+local is_repeatable = fingerprint ~= ''
+local budget_key = KEYS[1]
+local repeat_place = limits and 2 or 1
+local repeat_key = KEYS[repeat_place]
 
 -- How long until fewer than `most` of these instants, oldest first, are within the window.
 local function wait(instants, window, most)
@@ -18,25 +30,74 @@ local function wait(instants, window, most)
   return counted[#counted - most + 1] + window - now
 end
 
-local budget = load_budget(KEYS[1], now)
-if not budget then
-  return -1
+local client = load_client(is_repeatable and repeat_place + 1 or repeat_place, now)
+local budget, remembered = false, false
+if limits then
+  budget = load_budget(budget_key, now)
 end
-local all, same = {}, {}
-for _, mail in ipairs(budget.mails) do
-  all[#all + 1] = mail[AT]
-  if mail[CHALLENGE] == challenge then
-    same[#same + 1] = mail[AT]
+if is_repeatable then
+  remembered = load_remembered(repeat_key, now)
+end
+if not client or budget == nil or remembered == nil then
+  return { 'unreadable' }
+end
+
+local function answer(what, detail)
+  return { what, detail, unpack(standing(client, GENERATE_LIMITS, client_limits, now)) }
+end
+
+-- The answer to a request that is repeated.
+local function repeat_request()
+  if remembered.fingerprint ~= fingerprint then
+    return answer('other_request', 0)
   end
+  if remembered.enqueued then
+    return answer('accepted', remembered.id)
+  end
+  if now < remembered.tried + in_flight then
+    return answer('in_flight', remembered.tried + in_flight - now)
+  end
+  remembered.tried = now
+  save_remembered(repeat_key, now, remembered)
+  return answer('unfinished', remembered.id)
 end
-local longest = math.max(
-  wait(same, limits.cooldown, 1),
-  wait(all, HOUR_MS, limits.per_hour),
-  wait(all, DAY_MS, limits.per_day)
-)
-if longest > 0 then
-  return longest
+
+-- How long the mailbox has to wait; 0 if it has not.
+local function mailbox_wait()
+  local all, same = {}, {}
+  for _, mail in ipairs(budget.mails) do
+    all[#all + 1] = mail[AT]
+    if mail[CHALLENGE] == challenge then
+      same[#same + 1] = mail[AT]
+    end
+  end
+  return math.max(
+    wait(same, limits.cooldown, 1),
+    wait(all, HOUR_MS, limits.per_hour),
+    wait(all, DAY_MS, limits.per_day)
+  )
 end
-table.insert(budget.mails, { now, challenge })
-save_budget(KEYS[1], now, budget)
-return 0
+
+if remembered then
+  return repeat_request()
+end
+if limits then
+  local client_longest = client_wait(client, GENERATE_LIMITS, client_limits, now, mailbox)
+  if client_longest > 0 then
+    return answer('client_refused', client_longest)
+  end
+  local longest = mailbox_wait()
+  if longest > 0 then
+    return answer('refused', longest)
+  end
+  table.insert(budget.mails, { now, challenge })
+  save_budget(budget_key, now, budget)
+  charge_generate(client, now, mailbox)
+  save_client(client, now)
+end
+if is_repeatable then
+  save_remembered(repeat_key, now, {
+    fingerprint = fingerprint, id = id, tried = now, ends = now + memory, enqueued = false,
+  })
+end
+return answer('granted', 0)

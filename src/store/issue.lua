@@ -9,7 +9,7 @@ local retry_margin, supersede_margin = tonumber(ARGV[5]), tonumber(ARGV[6])
 local job, asked = ARGV[7], math.min(tonumber(ARGV[8]), now)
 local nonce, tag, key_id, digits = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
 local stepped_tag, stepped_digits = ARGV[13], tonumber(ARGV[14])
-local step_up, limits = ARGV[15], parse_limits(ARGV[16])
+local step_up, limits, must_step_up = ARGV[15], parse_limits(ARGV[16]), ARGV[17] == '1'
 
 local function live(code)
   return { 'live', code.nonce, code.key, code.digits, code.ends, now }
@@ -60,10 +60,11 @@ if asked + lifetime <= now then
   return { 'too_old' }
 end
 
-local is_stepped = not is_open(budget, limits, now, false)
-if is_stepped and step_up == 'block' then
+local has_spent = not is_open(budget, limits, now, false)
+if has_spent and step_up == 'block' then
   return { 'blocked' }
 end
+local is_stepped = has_spent or must_step_up
 
 -- What is spent is not compared: a code that nobody may use must not be mailed again.
 local usable = {}

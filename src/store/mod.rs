@@ -10,12 +10,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use crate::otp::budget::{Admission, AdmitRequest, ClientPrefix, Evaluated};
+use crate::otp::address::LimitId;
+pub use crate::otp::breaker::History;
+pub use crate::otp::budget::{Admission, AdmitRequest, Admitted, Evaluated};
+pub use crate::otp::client_budget::{ClientBuckets, GenerateQuotas, Quota};
 use crate::otp::clock::UnixMillis;
+pub use crate::otp::idempotency::{IdempotencyId, Repeatable, Repetition};
 use crate::otp::keys::KeyMarks;
+pub use crate::otp::pace::{Pace, PaceName, Paced};
 pub use crate::otp::record::{
     Candidate, Cause, Check, IssueRequest, Issued, Verdict, VerifyRequest,
 };
+pub use crate::redis_link::{Durability, DurabilityLevel};
 
 pub mod redis;
 pub mod sqlite;
@@ -33,17 +39,24 @@ pub trait OtpStore: Send + Sync {
     /// at least every day, since a note that nobody renews fades after 40 days.
     async fn attest(&self, marks: &KeyMarks) -> Result<(), AttestError>;
 
-    /// Decides whether one more mail may be sent, and counts it then: asked before a job is made.
-    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError>;
+    /// Decides whether one more mail may be sent, and counts it then for mailbox and client: asked
+    /// before a job is made. What one of the two refuses, the other is not charged with. A granted
+    /// request that may be repeated is remembered in the same step.
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admitted, StoreError>;
 
-    /// Takes back the newest mail that was counted for a challenge, when no job came of it.
+    /// Takes back the newest mail that was counted for a challenge and its client, when no job came
+    /// of it, and forgets a repeatable request.
     async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError>;
+
+    /// Notes that the job of a repeatable request for this mailbox is on the queue.
+    async fn note_enqueued(&self, request: &Repeatable, limit: LimitId) -> Result<(), StoreError>;
 
     /// Decides which code a job may mail, making one if need be.
     async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError>;
 
     /// Decides whether a code is right, and charges the mailbox with a wrong one in the same step;
-    /// makes exactly one durable write, whatever the answer.
+    /// makes exactly one durable write, whatever the answer. The client is charged with every code
+    /// that is not right; once it has had its failures, no code is looked at and nothing written.
     async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError>;
 
     /// Notes how a request ended, for a day. The first ending stands, but for a mail that is sent
@@ -55,6 +68,18 @@ pub trait OtpStore: Send + Sync {
 
     /// Counts one more mail of this job whose acceptance is unknown; tells how many there are now.
     async fn count_unconfirmed(&self, job: &str) -> Result<u32, StoreError>;
+
+    /// Decides whether one more mail is within a pace, and counts it then.
+    async fn pace(&self, pace: &Pace) -> Result<Paced, StoreError>;
+
+    /// Takes back the mail that was counted under this name at that instant, since it was not sent.
+    async fn give_back_pace(&self, name: PaceName, at: UnixMillis) -> Result<(), StoreError>;
+
+    /// Adds to the wrong codes of the whole service that no success followed, or takes away those
+    /// that one has followed since; tells what they come to.
+    async fn note_unresolved(&self, failures: i64) -> Result<History, StoreError>;
+    /// What becomes of a write that was acknowledged, by the least that any node promises now.
+    async fn durability(&self) -> Result<Durability, StoreError>;
 
     /// Answers when the store can be used.
     async fn ping(&self) -> Result<(), StoreError>;

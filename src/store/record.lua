@@ -6,7 +6,9 @@
 --             key (id, 8 bytes), digits, made, ends, job, asked, stepped (absent but for
 --             stepped-up codes)
 --   attempts  wrong attempts against the live codes
---   success   a map: at, ends; absent if there was none within the last lifetime
+--   success   a map: at, ends, replay; absent if there was none within the last lifetime. Its replay
+--             is absent unless the code is right once more, for a while, a map: idempotency (the
+--             client's key, 16 bytes), key and tag of the right code, ends, mismatches
 -- Instants are milliseconds since 1970 (UTC). Members that are not known here are kept, so a later
 -- version may add some; only what changes the meaning of these needs another version byte.
 -- Instants decide; the TTL of a key only collects garbage.
@@ -14,6 +16,8 @@
 local VERSION = '\1'
 -- A record that says nothing is written, too, and Redis takes no TTL of 0.
 local SHORTEST_TTL_MS = 10000
+-- What was made further in the future was made while the clock was wrong, and is over.
+local CLOCK_STEP_MS = 60000
 
 -- The server's own time, unless a test sets it.
 local function clock(injected)
@@ -52,7 +56,7 @@ local function load_record(key, now)
   end
   local live = {}
   for _, code in ipairs(record.codes) do
-    if code.ends > now then
+    if code.ends > now and code.made <= now + CLOCK_STEP_MS then
       live[#live + 1] = code
     end
   end
@@ -60,8 +64,13 @@ local function load_record(key, now)
   if #live == 0 then
     record.attempts = 0
   end
-  if record.success and record.success.ends <= now then
+  local success = record.success
+  if success and (success.ends <= now or success.at > now + CLOCK_STEP_MS) then
     record.success = nil
+  end
+  local replay = record.success and record.success.replay
+  if replay and replay.ends <= now then
+    record.success.replay = nil
   end
   return record
 end

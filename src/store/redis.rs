@@ -4,25 +4,30 @@
 //! a script has them on one node of a cluster; each is written with its TTL in the same step. The
 //! form of the values stands in `record.lua`.
 
+mod answer;
+mod client;
+mod pace;
+mod unresolved;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
 
 use super::{
-    Admission, AdmitRequest, AttestError, Cause, Check, EndState, Ending, Evaluated, IssueRequest,
-    Issued, KEY_MEMORY, OtpStore, REQUEST_MEMORY, StoreError, Verdict, VerifyRequest,
+    AdmitRequest, Admitted, AttestError, Check, Durability, EndState, Ending, History,
+    IdempotencyId, IssueRequest, Issued, KEY_MEMORY, OtpStore, Pace, PaceName, Paced,
+    REQUEST_MEMORY, Repeatable, StoreError, VerifyRequest,
 };
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::clock::{Clock, UnixMillis, millis};
-use crate::otp::code::Nonce;
-use crate::otp::keys::{KeyId, KeyMarks};
+use crate::otp::keys::KeyMarks;
 use crate::otp::policy::{
     FAILURES_PER_CLIENT_PER_DAY, LIVE_CODES, Policy, RETRY_MARGIN, Resend, STEPPED_DIGITS,
     STEPPED_FAILURES_PER_DAY, SUPERSEDE_MARGIN, StepUp,
 };
 use crate::redis_link::{LinkError, RedisLink, Script};
+use client::{Client, Reserved};
 
 /// The version byte of every value.
 const VERSION: u8 = 1;
@@ -44,19 +49,20 @@ struct Scripts {
     verify: Script,
     admit: Script,
     give_back: Script,
+    enqueued: Script,
+    client_reserve: Script,
+    client_give_back: Script,
     attest: Script,
     unconfirmed: Script,
+    pace: Script,
+    give_back_pace: Script,
+    unresolved: Script,
 }
 
+/// A script behind the rules that it shares with others, and no more: each call runs all of them.
 macro_rules! script {
-    ($file:literal) => {
-        Script::new(concat!(
-            include_str!("record.lua"),
-            "\n",
-            include_str!("budget.lua"),
-            "\n",
-            include_str!($file)
-        ))
+    ($($file:literal),+) => {
+        Script::new(concat!($(include_str!($file), "\n"),+))
     };
 }
 
@@ -68,12 +74,40 @@ impl RedisStore {
             policy,
             clock: None,
             scripts: Arc::new(Scripts {
-                issue: script!("issue.lua"),
-                verify: script!("verify.lua"),
-                admit: script!("admit.lua"),
-                give_back: script!("give_back.lua"),
-                attest: script!("attest.lua"),
-                unconfirmed: script!("unconfirmed.lua"),
+                issue: script!("record.lua", "budget.lua", "issue.lua"),
+                verify: script!("record.lua", "budget.lua", "client.lua", "verify.lua"),
+                admit: script!(
+                    "record.lua",
+                    "budget.lua",
+                    "client.lua",
+                    "idempotency.lua",
+                    "admit.lua"
+                ),
+                give_back: script!(
+                    "record.lua",
+                    "budget.lua",
+                    "client.lua",
+                    "idempotency.lua",
+                    "give_back.lua"
+                ),
+                enqueued: script!("record.lua", "idempotency.lua", "enqueued.lua"),
+                client_reserve: script!(
+                    "record.lua",
+                    "budget.lua",
+                    "client.lua",
+                    "client_reserve.lua"
+                ),
+                client_give_back: script!(
+                    "record.lua",
+                    "budget.lua",
+                    "client.lua",
+                    "client_give_back.lua"
+                ),
+                attest: script!("record.lua", "attest.lua"),
+                unconfirmed: script!("record.lua", "unconfirmed.lua"),
+                pace: script!("record.lua", "pace.lua"),
+                give_back_pace: script!("record.lua", "give_back_pace.lua"),
+                unresolved: script!("record.lua", "unresolved.lua"),
             }),
         }
     }
@@ -117,6 +151,14 @@ impl RedisStore {
         let budget = self.policy.limits.map(|_| budget_key(limit));
         let record = format!("otpost:{{{limit}}}:c:{challenge}");
         std::iter::once(record).chain(budget).collect()
+    }
+
+    /// What a decision about a request reads and writes.
+    fn request_keys(&self, request: &AdmitRequest) -> Vec<String> {
+        let budget = self.policy.limits.map(|_| budget_key(request.limit));
+        let repeatable = request.repeatable.as_ref();
+        let remembered = repeatable.map(|repeatable| repeat_key(request.limit, repeatable.key));
+        budget.into_iter().chain(remembered).collect()
     }
 
     async fn invoke<T: FromRedisValue>(
@@ -167,63 +209,59 @@ impl OtpStore for RedisStore {
             number(u64::from(STEPPED_DIGITS)),
             step_up(self.policy.step_up),
             self.limits(),
+            number(u64::from(request.must_step_up)),
         ];
         let keys = self.keys(request.limit, request.challenge);
         let answer: Vec<Value> = self.invoke(&self.scripts.issue, &keys, &args).await?;
-        issued(answer).ok_or_else(|| unreadable("the record of a challenge"))
+        answer::issued(answer).ok_or_else(|| unreadable("the record of a challenge"))
     }
 
     async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError> {
-        let mut args = vec![
-            self.injected_now(),
-            number(millis(self.policy.lifetime)),
-            number(u64::from(self.policy.attempts)),
-            self.limits(),
-            request
-                .client
-                .map_or_else(Vec::new, |client| client.0.to_vec()),
-        ];
-        for (key_id, tag) in &request.tags {
-            args.push(key_id.0.to_vec());
-            args.push(tag.0.to_vec());
+        match self.client(request.client, request.limit) {
+            Some(client) if self.link.is_cluster() => self.verify_apart(request, &client).await,
+            client => self.verify_with(request, client.as_ref()).await,
         }
-        let keys = self.keys(request.limit, request.challenge);
-        let answer: Vec<Value> = self.invoke(&self.scripts.verify, &keys, &args).await?;
-        check(answer).ok_or_else(|| unreadable("the record of a challenge or a budget"))
     }
 
-    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError> {
-        if self.policy.limits.is_none() {
-            return Ok(Admission::Granted);
-        }
-        let args = [
-            self.injected_now(),
-            self.limits(),
-            request.challenge.to_string().into_bytes(),
-        ];
-        let keys = [budget_key(request.limit)];
-        let wait_ms: i64 = self.invoke(&self.scripts.admit, &keys, &args).await?;
-        match u64::try_from(wait_ms) {
-            Ok(0) => Ok(Admission::Granted),
-            Ok(wait_ms) => Ok(Admission::Refused {
-                retry_after: Duration::from_millis(wait_ms),
-            }),
-            Err(_negative) => Err(unreadable("a budget")),
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admitted, StoreError> {
+        match self.client(request.client, request.limit) {
+            Some(client) if self.link.is_cluster() => self.admit_apart(request, &client).await,
+            client => self.admit_with(request, client.as_ref()).await,
         }
     }
 
     async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
-        if self.policy.limits.is_none() {
+        let mut client = self.client(request.client, request.limit);
+        if self.link.is_cluster()
+            && let Some(apart) = client.take()
+        {
+            self.unreserve(&apart, Reserved::Generate).await?;
+        }
+        let mut keys = self.request_keys(request);
+        keys.extend(client.iter().flat_map(Client::keys));
+        if keys.is_empty() {
             return Ok(());
         }
+        let repeatable = request.repeatable.as_ref();
         let args = [
             self.injected_now(),
+            self.limits(),
             request.challenge.to_string().into_bytes(),
+            repeatable.map_or_else(Vec::new, |request| request.id.as_bytes().to_vec()),
+            client.as_ref().map_or_else(Vec::new, Client::mailbox),
         ];
-        let keys = [budget_key(request.limit)];
         match self.invoke(&self.scripts.give_back, &keys, &args).await? {
             1_i64 => Ok(()),
-            _ => Err(unreadable("a budget")),
+            _ => Err(unreadable("a budget, a bucket or what came of a request")),
+        }
+    }
+
+    async fn note_enqueued(&self, request: &Repeatable, limit: LimitId) -> Result<(), StoreError> {
+        let keys = [repeat_key(limit, request.key)];
+        let args = [self.injected_now(), request.id.as_bytes().to_vec()];
+        match self.invoke(&self.scripts.enqueued, &keys, &args).await? {
+            1_i64 => Ok(()),
+            _ => Err(unreadable("what came of a request")),
         }
     }
 
@@ -263,6 +301,22 @@ impl OtpStore for RedisStore {
         u32::try_from(counted).map_err(|_negative| unreadable("a count of unconfirmed mails"))
     }
 
+    async fn pace(&self, pace: &Pace) -> Result<Paced, StoreError> {
+        pace::ask(self, pace).await
+    }
+
+    async fn give_back_pace(&self, name: PaceName, at: UnixMillis) -> Result<(), StoreError> {
+        pace::give_back(self, name, at).await
+    }
+
+    async fn note_unresolved(&self, failures: i64) -> Result<History, StoreError> {
+        unresolved::note(self, failures).await
+    }
+
+    async fn durability(&self) -> Result<Durability, StoreError> {
+        Ok(self.link.durability().await?)
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.link.ping().await?)
     }
@@ -285,6 +339,11 @@ impl From<LinkError> for StoreError {
 
 fn budget_key(limit: LimitId) -> String {
     format!("otpost:{{{limit}}}:a")
+}
+
+fn repeat_key(limit: LimitId, key: IdempotencyId) -> String {
+    let key = data_encoding::HEXLOWER.encode(&key.0);
+    format!("otpost:{{{limit}}}:i:{key}")
 }
 
 fn request_key(id: &str) -> String {
@@ -311,49 +370,4 @@ fn step_up(step_up: StepUp) -> Vec<u8> {
 
 fn unreadable(what: &str) -> StoreError {
     StoreError::Unreadable(what.to_owned())
-}
-
-/// Reads what `verify.lua` answers; anything else than it promises is nothing.
-fn check(answer: Vec<Value>) -> Option<Check> {
-    let mut parts = answer.into_iter();
-    let outcome = String::from_redis_value(parts.next()?).ok()?;
-    let verdict = match outcome.as_str() {
-        "correct" => Verdict::Correct,
-        "wrong" => Verdict::Incorrect(Cause::Wrong),
-        "no_live_code" => Verdict::Incorrect(Cause::NoLiveCode),
-        "budget_spent" => Verdict::Incorrect(Cause::BudgetSpent),
-        _ => return None,
-    };
-    Some(Check {
-        verdict,
-        evaluated: Evaluated {
-            normal: u8::from_redis_value(parts.next()?).ok()?,
-            stepped: u8::from_redis_value(parts.next()?).ok()?,
-        },
-    })
-}
-
-/// Reads what `issue.lua` answers; anything else than it promises is nothing.
-fn issued(answer: Vec<Value>) -> Option<Issued> {
-    let mut parts = answer.into_iter();
-    let outcome = String::from_redis_value(parts.next()?).ok()?;
-    match outcome.as_str() {
-        "superseded" => return Some(Issued::Superseded),
-        "too_old" => return Some(Issued::TooOld),
-        "blocked" => return Some(Issued::Blocked),
-        "live" => {}
-        _ => return None,
-    }
-    let nonce = Vec::<u8>::from_redis_value(parts.next()?).ok()?;
-    let key_id = Vec::<u8>::from_redis_value(parts.next()?).ok()?;
-    let digits = u8::from_redis_value(parts.next()?).ok()?;
-    let expires_at = u64::from_redis_value(parts.next()?).ok()?;
-    let now = u64::from_redis_value(parts.next()?).ok()?;
-    Some(Issued::Live {
-        nonce: Nonce(nonce.try_into().ok()?),
-        key_id: KeyId(key_id.try_into().ok()?),
-        digits,
-        expires_at: UnixMillis(expires_at),
-        now: UnixMillis(now),
-    })
 }

@@ -5,26 +5,32 @@
 //! more are removed a few at a time along with new ones, so that the tables do not grow.
 
 mod budget;
+mod client;
+mod decisions;
+mod idempotency;
+mod pace;
+mod record;
 mod request;
+mod unresolved;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::{
-    Admission, AdmitRequest, AttestError, Check, Ending, IssueRequest, Issued, KEY_MEMORY,
-    OtpStore, StoreError, VerifyRequest,
+    Admission, AdmitRequest, Admitted, AttestError, Check, Durability, DurabilityLevel, Ending,
+    History, IssueRequest, Issued, KEY_MEMORY, OtpStore, Pace, PaceName, Paced, StoreError,
+    VerifyRequest,
 };
-use crate::otp::address::{ChallengeId, LimitId};
-use crate::otp::budget::{Budget, Class};
+use crate::otp::address::LimitId;
+use crate::otp::budget::Budget;
 use crate::otp::clock::{Clock, UnixMillis};
-use crate::otp::code::{Nonce, Tag};
-use crate::otp::keys::{KeyId, KeyMarks};
-use crate::otp::policy::Policy;
-use crate::otp::record::{Candidate, LiveCode, Record, Success};
-use crate::sqlite::{Sqlite, SqliteError};
+use crate::otp::idempotency::Repeatable;
+use crate::otp::keys::KeyMarks;
+use crate::otp::policy::{CLOCK_STEP, Policy};
+use crate::sqlite::{OnceDurable, Prepared, Sqlite, SqliteError};
 
 /// How many ended rows go along with each new one: more than one, so that they become fewer.
 const SWEPT_AT_ONCE: u32 = 4;
@@ -50,24 +56,62 @@ impl SqliteStore {
         }
     }
 
-    /// Runs an operation on the writer thread, where the time is read too. It never runs backwards
-    /// from one operation to the next: a clock that is set back stands still here until it has
-    /// caught up, or until the next start.
+    /// Runs an operation on the writer thread, where the time is read too. It does not run backwards
+    /// from one operation to the next: a clock that is set back a little stands still here until it
+    /// has caught up. One that is set back by more than [`CLOCK_STEP`] was wrong before, and is
+    /// followed: what was made meanwhile is over.
     async fn run<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection, &Policy, UnixMillis) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.run_with(|db, policy, now| Ok((operation(db, policy, now)?, None)))
+            .await
+    }
+
+    /// The same for an operation that holds a prepared part.
+    async fn run_with<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &Policy, UnixMillis) -> rusqlite::Result<(T, Option<OnceDurable>)>
+            + Send
+            + 'static,
     {
         let policy = self.policy;
         let clock = Arc::clone(&self.clock);
         let latest = Arc::clone(&self.latest);
         let timed = move |db: &Connection| {
             let read = clock.now();
-            let before = UnixMillis(latest.fetch_max(read.0, Ordering::Relaxed));
-            operation(db, &policy, read.max(before))
+            let before = UnixMillis(latest.load(Ordering::Relaxed));
+            let is_step = read.after(CLOCK_STEP) < before;
+            let now = if is_step { read } else { read.max(before) };
+            latest.store(now.0, Ordering::Relaxed);
+            operation(db, &policy, now)
         };
-        let outcome = self.sqlite.run(timed).await;
+        let outcome = self.sqlite.run_with(timed).await;
         outcome.map_err(StoreError::from)
+    }
+
+    /// Decides whether one more mail may be sent and, if so, runs the insertion of its job in the
+    /// same step: either both are durable, or nothing is.
+    pub async fn admit_with(
+        &self,
+        request: &AdmitRequest,
+        insertion: Prepared,
+    ) -> Result<Admitted, StoreError> {
+        let request = request.clone();
+        self.run_with(move |db, policy, now| {
+            let admitted = decisions::admit(db, policy, now, &request)?;
+            if admitted.admission != Admission::Granted {
+                return Ok((admitted, None));
+            }
+            let inserted = insertion.run(db)?;
+            if let Some(repeatable) = &request.repeatable {
+                idempotency::note_enqueued(db, repeatable)?;
+            }
+            Ok((admitted, Some(inserted)))
+        })
+        .await
     }
 }
 
@@ -81,15 +125,20 @@ impl OtpStore for SqliteStore {
     async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError> {
         let request = request.clone();
         let operation = move |db: &Connection, policy: &Policy, now| {
-            let before = load(db, request.challenge)?;
+            let before = record::load(db, request.challenge)?;
             let mut record = before.clone();
             let budget = match policy.limits {
                 Some(_) => budget::load(db, request.limit)?,
                 None => Budget::default(),
             };
             let issued = record.issue(&budget, policy, now, &request);
-            save(db, request.challenge, request.limit, &before, &record)?;
-            sweep_challenges(db, now)?;
+            if record != before {
+                record::save_state(db, request.challenge, request.limit, &record, now)?;
+            }
+            if record.codes != before.codes {
+                record::save_codes(db, request.challenge, &record.codes)?;
+            }
+            record::sweep(db, now)?;
             Ok(issued)
         };
         self.run(operation).await
@@ -97,52 +146,26 @@ impl OtpStore for SqliteStore {
 
     async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError> {
         let request = request.clone();
-        let operation = move |db: &Connection, policy: &Policy, now| {
-            let before = load(db, request.challenge)?;
-            let mut record = before.clone();
-            let spent = match policy.limits {
-                Some(_) => budget::load(db, request.limit)?,
-                None => Budget::default(),
-            };
-            let mut budget = spent.clone();
-            let check = record.verify(&mut budget, policy, now, &request);
-            let changed = save(db, request.challenge, request.limit, &before, &record)?;
-            if !changed {
-                db.prepare_cached("UPDATE dummy_write SET number = number + 1")?
-                    .execute([])?;
-            }
-            if budget != spent {
-                budget::save(db, request.limit, &budget, now)?;
-            }
-            Ok(check)
-        };
-        self.run(operation).await
+        self.run(move |db, policy, now| decisions::verify(db, policy, now, &request))
+            .await
     }
 
-    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError> {
-        let request = *request;
-        let operation = move |db: &Connection, policy: &Policy, now| {
-            let Some(limits) = &policy.limits else {
-                return Ok(Admission::Granted);
-            };
-            let mut budget = budget::load(db, request.limit)?;
-            let admission = budget.admit(limits, now, request.challenge);
-            if admission == Admission::Granted {
-                budget::save(db, request.limit, &budget, now)?;
-            }
-            Ok(admission)
-        };
-        self.run(operation).await
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admitted, StoreError> {
+        let request = request.clone();
+        self.run(move |db, policy, now| decisions::admit(db, policy, now, &request))
+            .await
     }
 
     async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
-        let request = *request;
-        let operation = move |db: &Connection, _: &Policy, now| {
-            let mut budget = budget::load(db, request.limit)?;
-            budget.give_back(request.challenge);
-            budget::save(db, request.limit, &budget, now)
-        };
-        self.run(operation).await
+        let request = request.clone();
+        self.run(move |db, policy, now| decisions::give_back(db, policy, now, &request))
+            .await
+    }
+
+    async fn note_enqueued(&self, request: &Repeatable, _limit: LimitId) -> Result<(), StoreError> {
+        let request = request.clone();
+        self.run(move |db, _, _| idempotency::note_enqueued(db, &request))
+            .await
     }
 
     async fn finish(&self, id: &str, ending: Ending) -> Result<(), StoreError> {
@@ -163,6 +186,29 @@ impl OtpStore for SqliteStore {
             .await
     }
 
+    async fn pace(&self, pace: &Pace) -> Result<Paced, StoreError> {
+        let pace = *pace;
+        self.run(move |db, _, now| pace::ask(db, now, &pace)).await
+    }
+
+    async fn give_back_pace(&self, name: PaceName, at: UnixMillis) -> Result<(), StoreError> {
+        self.run(move |db, _, _| pace::give_back(db, name, at))
+            .await
+    }
+
+    async fn note_unresolved(&self, failures: i64) -> Result<History, StoreError> {
+        self.run(move |db, _, now| unresolved::note(db, now, failures))
+            .await
+    }
+
+    /// A commit is synced before it is answered.
+    async fn durability(&self) -> Result<Durability, StoreError> {
+        Ok(Durability {
+            level: DurabilityLevel::Always,
+            node: "the embedded database".to_owned(),
+        })
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.sqlite.ping().await?)
     }
@@ -181,133 +227,6 @@ impl From<SqliteError> for StoreError {
             }
         }
     }
-}
-
-fn load(db: &Connection, challenge: ChallengeId) -> rusqlite::Result<Record> {
-    let row = db
-        .prepare_cached("SELECT attempts, success_at, success_until FROM challenge WHERE id = ?")?
-        .query_row([challenge.0], |row| {
-            let success = match row.get::<_, Option<i64>>(1)? {
-                Some(_) => Some(Success {
-                    at: instant(row, 1)?,
-                    until: instant(row, 2)?,
-                }),
-                None => None,
-            };
-            Ok((row.get(0)?, success))
-        })
-        .optional()?;
-    let Some((attempts, success)) = row else {
-        return Ok(Record::default());
-    };
-    let codes: rusqlite::Result<Vec<LiveCode>> = db
-        .prepare_cached(
-            "SELECT nonce, tag, key_id, digits, made_at, expires_at, job, requested_at, stepped
-             FROM code WHERE challenge = ? ORDER BY place",
-        )?
-        .query_map([challenge.0], live_code)?
-        .collect();
-    Ok(Record {
-        codes: codes?,
-        attempts,
-        success,
-    })
-}
-
-fn live_code(row: &Row<'_>) -> rusqlite::Result<LiveCode> {
-    Ok(LiveCode {
-        candidate: Candidate {
-            nonce: Nonce(row.get(0)?),
-            tag: Tag(row.get(1)?),
-            key_id: KeyId(row.get(2)?),
-            digits: row.get(3)?,
-        },
-        made_at: instant(row, 4)?,
-        expires_at: instant(row, 5)?,
-        class: if row.get(8)? {
-            Class::Stepped
-        } else {
-            Class::Normal
-        },
-        job: row.get(6)?,
-        requested_at: instant(row, 7)?,
-    })
-}
-
-/// Writes what changed; tells whether anything did.
-fn save(
-    db: &Connection,
-    challenge: ChallengeId,
-    limit: LimitId,
-    before: &Record,
-    after: &Record,
-) -> rusqlite::Result<bool> {
-    if before == after {
-        return Ok(false);
-    }
-    if before.codes != after.codes {
-        db.prepare_cached("DELETE FROM code WHERE challenge = ?")?
-            .execute([challenge.0])?;
-    }
-    let Some(ends_at) = after.ends_at() else {
-        db.prepare_cached("DELETE FROM challenge WHERE id = ?")?
-            .execute([challenge.0])?;
-        return Ok(true);
-    };
-    db.prepare_cached(
-        "INSERT INTO challenge (id, limit_id, attempts, success_at, success_until, ends_at)
-         VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET
-             attempts = excluded.attempts, success_at = excluded.success_at,
-             success_until = excluded.success_until, ends_at = excluded.ends_at",
-    )?
-    .execute(params![
-        challenge.0,
-        limit.0,
-        after.attempts,
-        after.success.map(|success| signed(success.at)),
-        after.success.map(|success| signed(success.until)),
-        signed(ends_at),
-    ])?;
-    if before.codes != after.codes {
-        insert_codes(db, challenge, &after.codes)?;
-    }
-    Ok(true)
-}
-
-fn insert_codes(
-    db: &Connection,
-    challenge: ChallengeId,
-    codes: &[LiveCode],
-) -> rusqlite::Result<()> {
-    let mut insert =
-        db.prepare_cached("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-    for (place, code) in codes.iter().enumerate() {
-        insert.execute(params![
-            challenge.0,
-            i64::try_from(place).unwrap_or(i64::MAX),
-            code.candidate.nonce.0,
-            code.candidate.tag.0,
-            code.candidate.key_id.0,
-            code.candidate.digits,
-            signed(code.made_at),
-            signed(code.expires_at),
-            code.job,
-            signed(code.requested_at),
-            code.class == Class::Stepped,
-        ])?;
-    }
-    Ok(())
-}
-
-fn sweep_challenges(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
-    // The codes go with their challenge (`ON DELETE CASCADE`).
-    db.prepare_cached(
-        "DELETE FROM challenge WHERE id IN
-             (SELECT id FROM challenge WHERE ends_at <= ? ORDER BY ends_at LIMIT ?)",
-    )?
-    .execute(params![signed(now), SWEPT_AT_ONCE])?;
-    Ok(())
 }
 
 fn attest(

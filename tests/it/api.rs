@@ -4,12 +4,14 @@
 mod endpoints;
 mod methods;
 mod client;
+mod addresses;
 mod api_keys;
 mod cors;
 mod security_headers;
 mod body;
 mod json;
 mod limits;
+mod idempotency;
 mod digits;
 mod outages;
 mod secrecy;
@@ -18,6 +20,7 @@ mod dev;
 mod openapi;
 mod running;
 mod server;
+mod malformed;
 mod framing;
 
 use std::net::SocketAddr;
@@ -31,10 +34,11 @@ use axum::http::{HeaderMap, StatusCode};
 use otpost::api::Api;
 use otpost::api::client::Gate;
 use otpost::api::dev::Development;
+use otpost::api::intake::TwoSteps;
 use otpost::api::server::Peer;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend, StepUp};
+use otpost::otp::policy::{AddressLimits, ClientLimits, Policy, Resend, StepUp};
 use otpost::store::{Cause, Verdict};
 use otpost::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -65,6 +69,23 @@ fn incorrect() -> Verdict {
     Verdict::Incorrect(Cause::NoLiveCode)
 }
 
+/// The policy counts in the store alone, which is a fake here.
+const LIMITS: AddressLimits = AddressLimits {
+    cooldown: Duration::from_secs(30),
+    per_hour: 5,
+    per_day: 15,
+    failures_per_hour: 10,
+    failures_per_day: 15,
+    failures_per_month: 35,
+};
+
+const CLIENT_LIMITS: ClientLimits = ClientLimits {
+    generate_per_10m: 10,
+    generate_per_hour: 30,
+    distinct_addresses_per_hour: 10,
+    verify_failures_per_hour: 20,
+};
+
 /// One mail, as the mailbox lists it.
 fn mails() -> Value {
     json!([{
@@ -94,20 +115,28 @@ impl Bench {
         let mut api = Api {
             store: store.clone(),
             queue: queue.clone(),
+            intake: Arc::new(TwoSteps {
+                store: store.clone(),
+                queue: queue.clone(),
+                telemetry: telemetry.clone(),
+            }),
             keys: Arc::new(keys()),
             policy: Policy {
                 digits: 6,
                 lifetime: Duration::from_secs(600),
                 attempts: 5,
                 resend: Resend::Keep,
-                limits: None,
+                limits: Some(LIMITS),
+                client_limits: Some(CLIENT_LIMITS),
                 step_up: StepUp::Digits8,
             },
+            smtputf8: false,
             resend_in: Duration::from_secs(30),
             entropy: Arc::new(OsEntropy),
             telemetry: telemetry.clone(),
             gate: Gate::default(),
-            client_limits: true,
+            global: None,
+            breaker: Arc::default(),
             cors_origins: Vec::new(),
             public_url: String::new(),
             development: None,

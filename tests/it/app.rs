@@ -9,6 +9,29 @@ use crate::support::process::{Process, Setup};
 use crate::support::redis_server::RedisServer;
 use crate::support::smtp_server::{Act, SmtpServer};
 
+#[tokio::test]
+async fn the_greeting_names_the_ports_that_were_taken() {
+    let setup = Setup::bare()
+        .with("http.listen", "127.0.0.1:0")
+        .with("ops.listen", "127.0.0.1:0");
+    let (_process, mut lines) = setup.spawn_heard(&["serve"]);
+    for (before, path) in [("  API ", "/"), ("  operations ", "/readyz")] {
+        let greeting = loop {
+            let line = lines.next_line().await.unwrap().expect("a greeting");
+            if line.starts_with(before) {
+                break line;
+            }
+        };
+        let (_, url) = greeting.split_once("http://").unwrap();
+        let address = url.split('/').next().unwrap();
+        assert!(!address.ends_with(":0"), "{greeting}");
+        let answer = reqwest::get(format!("http://{address}{path}"))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+}
+
 /// The digits that stand alone in a mail's text.
 fn code_in(text: &str) -> String {
     let digits = |word: &&str| word.len() == 6 && word.bytes().all(|byte| byte.is_ascii_digit());
@@ -119,7 +142,9 @@ async fn every_answered_request_outlives_a_kill_right_after_the_answers() {
     const REQUESTS: usize = 64;
     let smtp = SmtpServer::start().await;
     smtp.always("connect", Act::Drop);
-    let mut setup = Setup::mailing_to(&smtp.url());
+    let mut setup = Setup::mailing_to(&smtp.url())
+        .with("limits.domain.per_minute", "1000")
+        .with("limits.client.enabled", "false");
     let process = setup.start().await;
     let address = |number| format!("person{number}@example.org");
     let generate = |number| {

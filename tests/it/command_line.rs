@@ -55,24 +55,63 @@ async fn config_print_masks_secrets_and_shows_origins() {
 }
 
 #[tokio::test]
+async fn the_pseudonym_of_an_address_is_the_one_in_the_log_and_makes_no_keys() {
+    let smtp = SmtpServer::start().await;
+    let mut setup = Setup::mailing_to(&smtp.url());
+    let unknown = setup.run(&["pseudonym", "ada@example.org"]).await;
+    assert_eq!(unknown.status.code(), Some(1), "{}", said(&unknown));
+    assert!(!setup.folder().join("otpost.db.keys").exists());
+
+    let process = setup.start().await;
+    let id = process.generate("Ada@example.org").await;
+    process.wait_for_state(&id, "sent").await;
+    let told = said(&setup.run(&["pseudonym", "ada@example.org"]).await);
+    let (_, log) = process.stop().await;
+    assert_eq!(told.trim().len(), 12, "{told}");
+    assert!(
+        log.contains(&format!("\"address\":\"{}\"", told.trim())),
+        "{log}"
+    );
+    assert!(
+        !log.to_lowercase().contains("ada@") && !log.contains("***@"),
+        "{log}"
+    );
+    let other = said(&setup.run(&["pseudonym", "bob@example.org"]).await);
+    assert_ne!(told, other);
+}
+
+#[tokio::test]
 async fn limits_are_printed_with_the_bound_that_they_come_to() {
     let usual = said(&Setup::bare().run(&["limits"]).await);
     for part in [
         "5 an hour, 15 a day, 30 s apart",
         "10 an hour, 15 a day, 35 in 30 days, 5 a day by one client network",
         "codes of 8 digits, 12 wrong ones a day",
+        "requests     10 in ten minutes, 30 an hour, for 10 addresses an hour",
+        "wrong codes  20 an hour",
         "at most 455 at codes of 6 digits, 4392 at stepped-up ones",
         "0.0998 % a year for one address",
+        "One recipient domain: 60 mails in any minute",
+        "The whole service: any number of mails",
+        "500 a day that no right one follows, or 3 times a usual day",
+        "new codes have 8 digits",
     ] {
         assert!(usual.contains(part), "{part} is missing in\n{usual}");
     }
     let setup = Setup::mailing_to("smtp://127.0.0.1")
         .with("otp.step_up", "block")
+        .with("limits.global.per_minute", "600")
         .with("limits.address.failures_per_month", "15");
     let stricter = said(&setup.run(&["limits"]).await);
     assert!(stricter.contains("0.0390 % a year"), "{stricter}");
+    assert!(stricter.contains("600 mails in any minute"), "{stricter}");
+    assert!(stricter.contains("a warning in the log"), "{stricter}");
+    let setup = Setup::bare().with("limits.client.enabled", "false");
+    let unlimited = said(&setup.run(&["limits"]).await);
+    assert!(!unlimited.contains("One client"), "{unlimited}");
     let setup = Setup::bare().with("limits.enabled", "false");
     let none = said(&setup.run(&["limits"]).await);
+    assert!(!none.contains("in any minute"), "{none}");
     assert!(none.contains("codes can be guessed"), "{none}");
 }
 
@@ -208,21 +247,6 @@ async fn a_database_without_its_keys_and_one_in_use_are_refused() {
         said(&keyless).contains("otpost.db.keys"),
         "{}",
         said(&keyless)
-    );
-}
-
-#[tokio::test]
-async fn settings_that_protect_and_have_no_effect_yet_are_refused() {
-    let setup = Setup::mailing_to("smtp://127.0.0.1").with("store.durability", "strict");
-    for arguments in [&["serve"][..], &["config", "check"]] {
-        let output = setup.run(arguments).await;
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        let said = said(&output);
-        assert!(said.contains("store.durability"), "{said}");
-    }
-    assert!(
-        !setup.folder().join("otpost.db.keys").exists(),
-        "nothing was made"
     );
 }
 

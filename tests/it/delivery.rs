@@ -1,5 +1,8 @@
 //! What becomes of a job: the processor with a real store and a transport that a test directs.
 
+mod pace;
+mod step_up;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,22 +59,30 @@ struct Stage {
     transport: Arc<Directed>,
     clock: Arc<ManualClock>,
     keys: Arc<KeyRing>,
-    _folder: TempDir,
+    folder: TempDir,
 }
+
+const POLICY: Policy = Policy {
+    digits: 6,
+    lifetime: LIFETIME,
+    attempts: 5,
+    resend: Resend::Keep,
+    limits: None,
+    client_limits: None,
+    step_up: StepUp::Digits8,
+};
 
 impl Stage {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::with(POLICY)
+    }
+
+    /// A stage whose database needs no disk, where the machine has such a place.
+    fn with(policy: Policy) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.unwrap();
         let sqlite = Sqlite::open(&folder.path().join("test.db")).unwrap();
         let clock = Arc::new(ManualClock::new());
-        let policy = Policy {
-            digits: 6,
-            lifetime: LIFETIME,
-            attempts: 5,
-            resend: Resend::Keep,
-            limits: None,
-            step_up: StepUp::Digits8,
-        };
         let store = Arc::new(SqliteStore::new(sqlite, policy, clock.clone()));
         let keys = Arc::new(KeyRing::new(&[1; 32], &[], &[2; 32]));
         let transport = Arc::new(Directed::default());
@@ -87,6 +98,8 @@ impl Stage {
             mailer: Arc::new(mailer),
             keys: keys.clone(),
             policy,
+            domain_per_minute: None,
+            breaker: Arc::default(),
             entropy: Arc::new(OsEntropy),
             clock: clock.clone(),
             telemetry: Arc::new(Telemetry::default()),
@@ -98,7 +111,7 @@ impl Stage {
             transport,
             clock,
             keys,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -140,13 +153,14 @@ impl Stage {
         let address = EmailAddress::parse("ada@example.org").unwrap();
         let challenge = ChallengeId::of(&self.keys, &address, "");
         let key = self.keys.current();
-        let tag = Code::parse(code, &[6]).unwrap().tag(key, challenge);
+        let tag = Code::parse(code, &[6, 8]).unwrap().tag(key, challenge);
         let limit = LimitId::of(&self.keys, &address);
         let request = VerifyRequest {
             limit,
             challenge,
             tags: vec![(key.id(), tag)],
             client: None,
+            idempotency: None,
         };
         self.store.verify(&request).await.unwrap().verdict
     }
@@ -238,6 +252,23 @@ async fn a_refused_recipient_ends_the_job_at_once() {
         reason.starts_with("undeliverable") && !reason.contains("ada"),
         "{reason}"
     );
+    assert_eq!(stage.end_of("r1").await, Some(EndState::Undeliverable));
+}
+
+#[tokio::test]
+async fn a_recipient_beyond_ascii_that_the_server_cannot_take_ends_the_job_at_once() {
+    let stage = Stage::new();
+    let failure = Failure {
+        step: Step::Recipient,
+        cause: Cause::NoSmtputf8,
+    };
+    stage.direct([failure.verdict()]);
+    let job = stage.job_with("r1", json!({"email": "josé@example.org"}));
+    let outcome = stage.processor.process(job).await;
+    let Outcome::Fail { reason } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(reason.starts_with("undeliverable: "), "{reason}");
     assert_eq!(stage.end_of("r1").await, Some(EndState::Undeliverable));
 }
 

@@ -9,10 +9,17 @@
 
 mod api;
 mod app;
+mod client_limits;
 mod gate;
 mod command_line;
 mod contract;
 mod delivery;
+mod durability;
+mod fail_closed;
 mod group_commit;
+mod rotation;
+mod secrets;
+mod overload;
+mod idempotency;
 mod smtp;
 mod support;

@@ -2,6 +2,7 @@
 
 mod connections;
 mod form;
+mod internationalized;
 mod replies;
 mod security;
 mod templates;

@@ -91,6 +91,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "a name of more than sixty characters, which no subject can hold",
     ),
     ("mail.code_in_subject", "on"),
+    ("mail.smtputf8", "yes"),
     ("mail.smtp.url", "mail.example.com:587"),
     (
         "mail.smtp.url",

@@ -177,6 +177,7 @@ fn a_value_from_the_environment_takes_the_type_of_its_default() {
         ("queue.name", "true"),
         ("otp.digits", " 8 "),
         ("mail.code_in_subject", "true"),
+        ("mail.smtputf8", "true"),
         (
             "http.cors_origins",
             "https://a.example.com, https://b.example.com:8443",
@@ -188,6 +189,7 @@ fn a_value_from_the_environment_takes_the_type_of_its_default() {
     assert_eq!(config.settings.queue.name, "true");
     assert_eq!(config.settings.otp.digits, 8);
     assert!(config.settings.mail.code_in_subject);
+    assert!(config.settings.mail.smtputf8);
     let origins = ["https://a.example.com", "https://b.example.com:8443"];
     assert_eq!(config.settings.http.cors_origins, origins);
     assert!(config.settings.http.trusted_proxies.is_empty());

@@ -6,10 +6,19 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 
+use super::record::EMPTY_ROW;
 use super::{SWEPT_AT_ONCE, signed};
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::{Budget, ClientPrefix, Evaluated, Failure, Mail};
 use crate::otp::clock::UnixMillis;
+
+/// A row has no fewer mails and failures than these, so that reading and writing it takes the same
+/// time whether a code was compared or not. What stands in for missing ones ended in 2001.
+const FEWEST_MAILS: usize = 1;
+const FEWEST_FAILURES: usize = 6;
+const PAST: UnixMillis = UnixMillis(1_000_000_000_000);
+/// A client that is not known; no name of one has it.
+const NOBODY: [u8; 16] = [0; 16];
 
 type MailRow = (UnixMillis, String);
 type FailureRow = (UnixMillis, Option<String>, u8, u8);
@@ -21,12 +30,15 @@ pub fn load(db: &Connection, limit: LimitId) -> rusqlite::Result<Budget> {
         .query_row([limit.0], |row| {
             let mails = list(row, 0)?.into_iter().map(mail);
             let failures = list(row, 1)?.into_iter().map(failure);
-            Ok(Budget {
+            let mut budget = Budget {
                 mails: mails.collect::<Option<_>>().ok_or_else(|| unreadable(0))?,
                 failures: failures
                     .collect::<Option<_>>()
                     .ok_or_else(|| unreadable(1))?,
-            })
+            };
+            budget.mails.retain(|mail| mail.at > PAST);
+            budget.failures.retain(|failure| failure.at > PAST);
+            Ok(budget)
         })
         .optional()?;
     Ok(found.unwrap_or_default())
@@ -39,26 +51,26 @@ pub fn save(
     budget: &Budget,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
-    let mails: Vec<MailRow> = budget
+    let mails = budget
         .mails
         .iter()
-        .map(|mail| (mail.at, mail.challenge.to_string()))
-        .collect();
-    let failures: Vec<FailureRow> = budget
-        .failures
-        .iter()
-        .map(|failure| {
-            let client = failure.client.map(|client| HEXLOWER.encode(&client.0));
-            let Evaluated { normal, stepped } = failure.evaluated;
-            (failure.at, client, normal, stepped)
-        })
-        .collect();
+        .map(|mail| (mail.at, mail.challenge.to_string()));
+    let failures = budget.failures.iter().map(|failure| {
+        let client = failure.client.map_or(NOBODY, |client| client.0);
+        let Evaluated { normal, stepped } = failure.evaluated;
+        (failure.at, Some(HEXLOWER.encode(&client)), normal, stepped)
+    });
+    let no_mail: MailRow = (PAST, HEXLOWER.encode(&NOBODY));
+    let no_failure: FailureRow = (PAST, Some(HEXLOWER.encode(&NOBODY)), 1, 0);
+    let mails = filled(no_mail, FEWEST_MAILS, mails);
+    let failures = filled(no_failure, FEWEST_FAILURES, failures);
+    let least = now.after(EMPTY_ROW);
     db.prepare_cached("INSERT OR REPLACE INTO budget VALUES (?, ?, ?, ?)")?
         .execute(params![
             limit.0,
             serde_json::json!(mails).to_string(),
             serde_json::json!(failures).to_string(),
-            signed(budget.ends_at().unwrap_or(now)),
+            signed(budget.ends_at().map_or(least, |ends| ends.max(least))),
         ])?;
     db.prepare_cached(
         "DELETE FROM budget WHERE limit_id IN
@@ -66,6 +78,14 @@ pub fn save(
     )?
     .execute(params![signed(now), SWEPT_AT_ONCE])?;
     Ok(())
+}
+
+/// The items behind as many stand-ins as are missing.
+fn filled<T: Clone>(stand_in: T, fewest: usize, items: impl ExactSizeIterator<Item = T>) -> Vec<T> {
+    let missing = fewest.saturating_sub(items.len());
+    std::iter::repeat_n(stand_in, missing)
+        .chain(items)
+        .collect()
 }
 
 fn list<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<T>> {
@@ -80,11 +100,10 @@ fn mail((at, challenge): MailRow) -> Option<Mail> {
 
 fn failure((at, client, normal, stepped): FailureRow) -> Option<Failure> {
     let client = match client {
-        Some(text) => Some(ClientPrefix(
-            HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()?,
-        )),
-        None => None,
+        Some(text) => HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()?,
+        None => NOBODY,
     };
+    let client = (client != NOBODY).then_some(ClientPrefix(client));
     let evaluated = Evaluated { normal, stepped };
     Some(Failure {
         at,

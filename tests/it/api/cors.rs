@@ -69,8 +69,8 @@ fn assert_tells_nothing(answer: &Answer, why: &str) {
 async fn a_listed_origin_is_told_what_the_endpoint_takes() {
     let bench = bench();
     for (path, methods, headers) in [
-        ("/otp/generate", "POST", "content-type"),
-        ("/otp/verify", "POST", "content-type"),
+        ("/otp/generate", "POST", "content-type, idempotency-key"),
+        ("/otp/verify", "POST", "content-type, idempotency-key"),
         (STATUS, "GET, HEAD", ""),
     ] {
         for origin in [ORIGIN, "http://localhost:3000"] {
@@ -99,7 +99,7 @@ async fn a_preflight_needs_no_key_and_tells_of_the_headers_of_those_who_have_one
     for (path, headers) in [
         (
             "/otp/generate",
-            "authorization, content-type, otpost-client-ip",
+            "authorization, content-type, idempotency-key, otpost-client-ip",
         ),
         (STATUS, "authorization, otpost-client-ip"),
     ] {
@@ -137,7 +137,10 @@ async fn the_answers_themselves_can_be_read_by_a_listed_origin_even_when_they_ar
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
         let exposed = answer.header("access-control-expose-headers");
-        assert_eq!(exposed, "location, retry-after");
+        assert_eq!(
+            exposed,
+            "location, ratelimit, ratelimit-policy, retry-after"
+        );
         assert_eq!(answer.header("vary"), "origin");
     }
 }

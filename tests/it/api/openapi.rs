@@ -32,19 +32,15 @@ fn every_status_of_every_endpoint_is_described() {
     let document = parsed();
     assert_eq!(document["openapi"], "3.1.0");
     let post = [
-        "400", "401", "405", "408", "413", "414", "415", "431", "500", "503",
+        "400", "401", "405", "408", "413", "414", "415", "422", "429", "431", "500", "503",
     ];
     let cases = [
         (
             "/otp/generate",
             "post",
-            [&["202", "429"], &post[..]].concat(),
+            [&["202", "409"], &post[..]].concat(),
         ),
-        (
-            "/otp/verify",
-            "post",
-            [&["200"], &post[..], &["422"]].concat(),
-        ),
+        ("/otp/verify", "post", [&["200"], &post[..]].concat()),
         (
             "/otp/requests/{id}",
             "get",
@@ -142,6 +138,9 @@ fn every_endpoint_takes_an_api_key_and_tells_how_to_ask_for_one() {
             let parameters = operation["parameters"].as_array().unwrap();
             let header = serde_json::json!({ "$ref": "#/components/parameters/client_ip" });
             assert!(parameters.contains(&header), "{path}");
+            let key = serde_json::json!({ "$ref": "#/components/parameters/idempotency_key" });
+            let is_post = operation.get("requestBody").is_some();
+            assert_eq!(parameters.contains(&key), is_post, "{path}");
         }
     }
 }

@@ -27,6 +27,7 @@ async fn ask(path: &str, store: Mood, queue: Mood, is_draining: bool) -> Answer 
         queue: Arc::new(fake_queue),
         telemetry: Arc::new(Telemetry::default()),
         entropy: Arc::new(OsEntropy),
+        is_strict: false,
         draining,
     });
     let request = Request::builder().uri(path).body(Body::empty()).unwrap();

@@ -1,7 +1,9 @@
 //! The headers that every answer has, whatever its status.
 
+use std::time::Duration;
+
 use otpost::otp::api_key::ApiKeyHash;
-use otpost::store::Verdict;
+use otpost::store::{Admission, Verdict};
 
 use super::{Answer, Bench, incorrect};
 use crate::support::fakes::{FakeQueue, FakeStore, Mood};
@@ -29,6 +31,13 @@ async fn answers(url: &str) -> Vec<Answer> {
         api.public_url = String::from(url);
         api.gate.api_keys = vec![ApiKeyHash::of(b"otpost_abc")];
     });
+    let mut full = FakeStore::new(incorrect());
+    full.admission = Admission::Refused {
+        retry_after: Duration::from_secs(30),
+    };
+    let full = Bench::build(full, FakeQueue::new(), |api| {
+        api.public_url = String::from(url);
+    });
     let preflight = [
         ("origin", "https://app.example.com"),
         ("access-control-request-method", "POST"),
@@ -51,6 +60,8 @@ async fn answers(url: &str) -> Vec<Answer> {
         usual.get(&endless).await,
         usual.send("POST", "/otp/verify", &[], VERIFY).await,
         usual.post("/otp/verify", VERIFY).await,
+        full.post("/otp/generate", r#"{"email":"a@example.org"}"#)
+            .await,
         panicking.send("POST", "/otp/verify", &[JSON], VERIFY).await,
         down.post("/otp/verify", VERIFY).await,
     ]
@@ -64,7 +75,7 @@ async fn every_status_has_the_security_headers_and_none_names_the_server() {
         .map(|answer| answer.status.as_u16())
         .collect();
     let expected = [
-        200, 200, 200, 202, 204, 400, 401, 404, 404, 405, 413, 414, 415, 422, 500, 503,
+        200, 200, 200, 202, 204, 400, 401, 404, 404, 405, 413, 414, 415, 422, 429, 500, 503,
     ];
     assert_eq!(statuses, expected);
     for answer in answers {

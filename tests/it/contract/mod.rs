@@ -1,19 +1,30 @@
 //! The contracts that every backend keeps, each run in full on every backend.
 
-mod queue;
+pub mod queue;
 mod store;
+mod store_admission;
 mod store_attacker;
-mod store_bench;
+pub mod store_bench;
 mod store_budget;
 mod store_budget_property;
 mod store_budget_races;
+mod store_callers;
+mod store_client;
+mod store_client_data;
+mod store_client_property;
+mod store_client_races;
 mod store_cluster;
-mod store_durability;
+pub mod store_durability;
+mod store_idempotency;
 mod store_jobs;
 mod store_link;
 mod store_migration;
 mod store_notes;
 mod store_outage;
+mod store_pace;
 mod store_property;
 mod store_races;
+mod store_replay;
 mod store_sqlite;
+mod store_unresolved;
+mod store_writes;

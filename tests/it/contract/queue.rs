@@ -1,6 +1,6 @@
 //! The contract of the jobs queue, on both backends.
 
-mod bench;
+pub mod bench;
 mod bullmq;
 mod endings;
 mod outages;

@@ -276,3 +276,31 @@ async fn contexts_and_addresses_share_neither_codes_nor_attempts(
         assert_eq!(bench.verify(&*store, who, code).await, Verdict::Correct);
     }
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_and_back_gives_no_code_a_longer_life(
+    #[values(Sqlite, Redis)] backend: Backend,
+) {
+    let bench = Bench::open(backend).await;
+    let (store, ann, bob) = (
+        bench.store().await,
+        bench.ann(),
+        bench.who("bob@example.org", ""),
+    );
+    let day = Duration::from_secs(86_400);
+    bench.clock.advance(day);
+    let anns = bench.issue(&*store, ann, "ahead").await;
+    let bobs = bench.issue(&*store, bob, "ahead too").await;
+    let right = bench.verify(&*store, bob, &bobs.code).await;
+    assert_eq!(right, Verdict::Correct);
+    bench.clock.set_back(day);
+    assert_eq!(bench.verify(&*store, ann, &anns.code).await, NO_LIVE_CODE);
+    // Nobody waits for the day to come again, not even who was successful in it.
+    for who in [ann, bob] {
+        let mailed = bench.issue(&*store, who, "back").await;
+        assert_eq!(mailed.expires_at, bench.now().after(LIFETIME));
+        let right = bench.verify(&*store, who, &mailed.code).await;
+        assert_eq!(right, Verdict::Correct);
+    }
+}

@@ -4,15 +4,18 @@
 //! within the bound that the settings promise.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use otpost::otp::address::ChallengeId;
-use otpost::otp::budget::{Budget, ClientPrefix};
+use otpost::otp::budget::Budget;
 use otpost::otp::clock::UnixMillis;
 use otpost::otp::policy::{DAY, HOUR, Policy, Resend, STEPPED_DIGITS, guess_mass};
 use otpost::otp::record::Record;
-use otpost::store::{Cause, Check, IssueRequest, Issued, OtpStore, Verdict, VerifyRequest};
+use otpost::store::{
+    Cause, Check, ClientBuckets, IssueRequest, Issued, OtpStore, Verdict, VerifyRequest,
+};
 
 use super::store_bench::{Backend, Bench, LIMITED, Mailed, Who};
 
@@ -164,10 +167,9 @@ impl Attack<'_> {
     /// no code has 7 digits.
     async fn guess(&mut self, who: Who) -> bool {
         self.requests += 1;
-        let mut client = [0; 16];
-        client[..4].copy_from_slice(&self.requests.to_be_bytes());
+        let network = IpAddr::from(self.requests.to_be_bytes());
         let request = VerifyRequest {
-            client: Some(ClientPrefix(client)),
+            client: Some(ClientBuckets::of(&self.bench.keys, network)),
             ..self.bench.typed(who, "0000000")
         };
         let check = self.verify(&request).await;

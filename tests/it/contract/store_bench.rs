@@ -9,22 +9,26 @@ use otpost::otp::address::{ChallengeId, EmailAddress, LimitId};
 use otpost::otp::clock::{Clock, UnixMillis};
 use otpost::otp::code::{Code, Nonce};
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{AddressLimits, Policy, Resend, STEPPED_DIGITS, StepUp};
+use otpost::otp::policy::{AddressLimits, ClientLimits, Policy, Resend, STEPPED_DIGITS, StepUp};
 use otpost::redis_link::{DEADLINE, RedisLink};
 use otpost::sqlite::{OpenError, Sqlite};
 use otpost::store::redis::RedisStore;
 use otpost::store::sqlite::SqliteStore;
-use otpost::store::{Candidate, IssueRequest, Issued, OtpStore, Verdict, VerifyRequest};
+use otpost::store::{
+    AdmitRequest, Candidate, ClientBuckets, IssueRequest, Issued, OtpStore, Verdict, VerifyRequest,
+};
 use tempfile::TempDir;
 
 use crate::support::clock::ManualClock;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisCluster, RedisServer};
 
 /// The backends that the contract runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     Sqlite,
     Redis,
+    /// Where it is not the same as one server.
+    Cluster,
 }
 
 /// The lifetime of a code in these tests, the normal one.
@@ -37,6 +41,7 @@ pub const POLICY: Policy = Policy {
     attempts: 5,
     resend: Resend::Keep,
     limits: None,
+    client_limits: None,
     step_up: StepUp::Digits8,
 };
 
@@ -56,6 +61,20 @@ pub const LIMITED: Policy = Policy {
     ..POLICY
 };
 
+/// The limits of clients that a service has if nobody sets them.
+pub const CLIENT_LIMITS: ClientLimits = ClientLimits {
+    generate_per_10m: 10,
+    generate_per_hour: 30,
+    distinct_addresses_per_hour: 10,
+    verify_failures_per_hour: 20,
+};
+
+/// The policy of a service if nobody sets it.
+pub const ALL_LIMITED: Policy = Policy {
+    client_limits: Some(CLIENT_LIMITS),
+    ..LIMITED
+};
+
 /// One backend with its data, a clock and keys.
 pub struct Bench {
     pub clock: Arc<ManualClock>,
@@ -68,6 +87,7 @@ pub struct Bench {
 enum Place {
     Sqlite { folder: TempDir, sqlite: Sqlite },
     Redis(RedisServer),
+    Cluster(RedisCluster),
 }
 
 /// Whom a code is for.
@@ -75,6 +95,18 @@ enum Place {
 pub struct Who {
     pub limit: LimitId,
     pub challenge: ChallengeId,
+}
+
+impl Who {
+    /// What the API would ask for a mail whose request is not to be repeated.
+    pub fn mail(self) -> AdmitRequest {
+        AdmitRequest {
+            limit: self.limit,
+            challenge: self.challenge,
+            client: None,
+            repeatable: None,
+        }
+    }
 }
 
 impl Bench {
@@ -100,6 +132,7 @@ impl Bench {
                 Place::Sqlite { folder, sqlite }
             }
             Backend::Redis => Place::Redis(RedisServer::start().await),
+            Backend::Cluster => Place::Cluster(RedisCluster::start().await),
         };
         Self {
             clock: Arc::new(ManualClock::new()),
@@ -126,6 +159,10 @@ impl Bench {
                 let link = RedisLink::connect(&server.target(), DEADLINE).await;
                 Arc::new(RedisStore::with_clock(link.unwrap(), policy, clock))
             }
+            Place::Cluster(cluster) => {
+                let link = RedisLink::connect(&cluster.target(), DEADLINE).await;
+                Arc::new(RedisStore::with_clock(link.unwrap(), policy, clock))
+            }
         }
     }
 
@@ -133,7 +170,16 @@ impl Bench {
     pub fn server(&self) -> &RedisServer {
         match &self.place {
             Place::Redis(server) => server,
-            Place::Sqlite { .. } => panic!("the embedded store has no server"),
+            _ => panic!("not one server"),
+        }
+    }
+
+    /// All servers behind the store.
+    pub fn servers(&self) -> &[RedisServer] {
+        match &self.place {
+            Place::Sqlite { .. } => &[],
+            Place::Redis(server) => std::slice::from_ref(server),
+            Place::Cluster(cluster) => &cluster.nodes,
         }
     }
 
@@ -141,7 +187,7 @@ impl Bench {
     pub fn server_mut(&mut self) -> &mut RedisServer {
         match &mut self.place {
             Place::Redis(server) => server,
-            Place::Sqlite { .. } => panic!("the embedded store has no server"),
+            _ => panic!("not one server"),
         }
     }
 
@@ -166,7 +212,7 @@ impl Bench {
     pub fn database(&self) -> (&Sqlite, std::path::PathBuf) {
         match &self.place {
             Place::Sqlite { folder, sqlite } => (sqlite, folder.path().join("otpost.db")),
-            Place::Redis(_) => panic!("a server has no database file of ours"),
+            _ => panic!("a server has no database file of ours"),
         }
     }
 
@@ -215,6 +261,7 @@ impl Bench {
                 digits,
             },
             stepped_tag: tag(STEPPED_DIGITS),
+            must_step_up: false,
         }
     }
 
@@ -258,7 +305,13 @@ impl Bench {
                 .map(|key| (key.id(), code.tag(key, who.challenge)))
                 .collect(),
             client: None,
+            idempotency: None,
         }
+    }
+
+    /// A client with this address.
+    pub fn client(&self, address: &str) -> ClientBuckets {
+        ClientBuckets::of(&self.keys, address.parse().unwrap())
     }
 
     pub async fn verify(&self, store: &dyn OtpStore, who: Who, code: &str) -> Verdict {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use otpost::otp::budget::ClientPrefix;
 use otpost::otp::clock::UnixMillis;
 use otpost::otp::policy::{AddressLimits, Policy, Resend, StepUp};
 use otpost::store::{
-    Admission, AdmitRequest, Cause, Check, Evaluated, Issued, OtpStore, Verdict, VerifyRequest,
+    Admission, Cause, Check, ClientBuckets, Evaluated, Issued, OtpStore, Verdict, VerifyRequest,
 };
 use rstest::rstest;
 
@@ -19,18 +18,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 async fn admit(store: &dyn OtpStore, who: Who) -> Admission {
-    store.admit(&admission(who)).await.unwrap()
-}
-
-fn admission(who: Who) -> AdmitRequest {
-    AdmitRequest {
-        limit: who.limit,
-        challenge: who.challenge,
-    }
-}
-
-fn refused(retry_after: Duration) -> Admission {
-    Admission::Refused { retry_after }
+    store.admit(&who.mail()).await.unwrap().admission
 }
 
 /// Ann in some context.
@@ -58,80 +46,6 @@ async fn spend(bench: &Bench, store: &dyn OtpStore, contexts: std::ops::Range<u3
 fn wrong_one(code: &str) -> String {
     let last = if code.ends_with('0') { '1' } else { '0' };
     format!("{}{last}", &code[..code.len() - 1])
-}
-
-#[rstest]
-#[tokio::test]
-async fn a_second_mail_waits_for_the_cooldown_of_its_context(
-    #[values(Sqlite, Redis)] backend: Backend,
-) {
-    let bench = Bench::open_with(backend, LIMITED).await;
-    let store = bench.store().await;
-    let (first, other) = (context(&bench, 1), context(&bench, 2));
-    assert_eq!(admit(&*store, first).await, Admission::Granted);
-    bench.clock.advance(Duration::from_secs(10));
-    assert_eq!(
-        admit(&*store, first).await,
-        refused(Duration::from_secs(20))
-    );
-    assert_eq!(admit(&*store, other).await, Admission::Granted);
-    bench.clock.advance(Duration::from_secs(20));
-    assert_eq!(admit(&*store, first).await, Admission::Granted);
-}
-
-#[rstest]
-#[tokio::test]
-async fn the_mails_of_an_hour_and_a_day_count_over_all_spellings_and_contexts(
-    #[values(Sqlite, Redis)] backend: Backend,
-) {
-    let bench = Bench::open_with(backend, LIMITED).await;
-    let store = bench.store().await;
-    let spellings = ["ann@example.org", "ANN@example.org", "ann+1@example.org"];
-    let mut granted = 0;
-    for minute in 0..24 * 60 {
-        let spelling = spellings[minute % spellings.len()];
-        let who = bench.who(spelling, &format!("context {minute}"));
-        let in_the_hour = granted;
-        granted += u32::from(admit(&*store, who).await == Admission::Granted);
-        if minute == 59 {
-            assert_eq!(in_the_hour, LIMITS.per_hour);
-        }
-        bench.clock.advance(Duration::from_secs(60));
-    }
-    assert_eq!(granted, LIMITS.per_day);
-    let other = bench.who("bob@example.org", "");
-    assert_eq!(admit(&*store, other).await, Admission::Granted);
-}
-
-#[rstest]
-#[tokio::test]
-async fn a_refused_mail_is_not_counted(#[values(Sqlite, Redis)] backend: Backend) {
-    let bench = Bench::open_with(backend, LIMITED).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    for _ in 0..40 {
-        admit(&*store, ann).await;
-        bench.clock.advance(Duration::from_secs(1));
-    }
-    // Two were granted, at 0 s and 30 s.
-    for number in 0..3 {
-        let who = context(&bench, number);
-        assert_eq!(admit(&*store, who).await, Admission::Granted);
-    }
-    let wait = refused(Duration::from_secs(3_560));
-    assert_eq!(admit(&*store, context(&bench, 4)).await, wait);
-}
-
-#[rstest]
-#[tokio::test]
-async fn a_mail_that_is_given_back_counts_no_more(#[values(Sqlite, Redis)] backend: Backend) {
-    let bench = Bench::open_with(backend, LIMITED).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    for _ in 0..20 {
-        assert_eq!(admit(&*store, ann).await, Admission::Granted);
-        store.give_back(&admission(ann)).await.unwrap();
-    }
-    store.give_back(&admission(ann)).await.unwrap();
-    assert_eq!(admit(&*store, ann).await, Admission::Granted);
 }
 
 #[rstest]
@@ -292,7 +206,7 @@ async fn a_code_against_nothing_is_no_failure(#[values(Sqlite, Redis)] backend: 
     assert_eq!(bench.issue(&*store, ann, "job").await.code.len(), 6);
 }
 
-fn typed_by(bench: &Bench, who: Who, code: &str, client: ClientPrefix) -> VerifyRequest {
+fn typed_by(bench: &Bench, who: Who, code: &str, client: ClientBuckets) -> VerifyRequest {
     VerifyRequest {
         client: Some(client),
         ..bench.typed(who, code)
@@ -306,7 +220,7 @@ async fn one_client_spends_at_most_five_failures_of_an_address_a_day(
 ) {
     let bench = Bench::open_with(backend, LIMITED).await;
     let store = bench.store().await;
-    let (stranger, owner) = (ClientPrefix([1; 16]), ClientPrefix([2; 16]));
+    let (stranger, owner) = (bench.client("192.0.2.1"), bench.client("192.0.2.2"));
     let mut verdicts = Vec::new();
     for number in 0..20 {
         let who = context(&bench, number);
@@ -341,6 +255,8 @@ async fn a_wrong_code_tells_with_how_many_live_ones_it_was_compared(
     let compared = |normal, stepped| Check {
         verdict: WRONG,
         evaluated: Evaluated { normal, stepped },
+        resolved: 0,
+        client: None,
     };
     let first = bench.issue(&*store, ann, "job 1").await.code;
     let typed = bench.typed(ann, &other_than(&[&first]));

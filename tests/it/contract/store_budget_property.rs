@@ -3,22 +3,26 @@
 //! rules do, and no schedule has more guesses compared than the windows allow.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otpost::otp::budget::{Budget, ClientPrefix};
+use otpost::otp::budget::Budget;
 use otpost::otp::clock::UnixMillis;
 use otpost::otp::policy::{
     AddressLimits, DAY, FAILURES_PER_CLIENT_PER_DAY, HOUR, MONTH, Policy, Resend,
     STEPPED_FAILURES_PER_DAY, StepUp,
 };
 use otpost::otp::record::Record;
-use otpost::store::{AdmitRequest, Cause, Check, Issued, OtpStore, Verdict, VerifyRequest};
+use otpost::store::{
+    AdmitRequest, Cause, Check, ClientBuckets, IssueRequest, Issued, OtpStore, Verdict,
+    VerifyRequest,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::store_bench::{Backend, Bench, LIMITED, Who};
+use super::store_bench::{Backend, Bench, LIMITED, Who, keys};
 
 /// Small numbers, so that short schedules meet every limit.
 const TIGHT: AddressLimits = AddressLimits {
@@ -78,8 +82,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// The first client is not known.
-fn prefix(client: u8) -> Option<ClientPrefix> {
-    (client > 0).then_some(ClientPrefix([client; 16]))
+fn prefix(client: u8) -> Option<ClientBuckets> {
+    let address = IpAddr::from([192, 0, 2, client]);
+    (client > 0).then(|| ClientBuckets::of(&keys(1), address))
 }
 
 struct Run<'a> {
@@ -96,7 +101,7 @@ struct Run<'a> {
 /// A wrong code that was compared, as somebody outside sees it.
 struct Compared {
     at: UnixMillis,
-    client: Option<ClientPrefix>,
+    client: Option<ClientBuckets>,
     check: Check,
 }
 
@@ -132,11 +137,7 @@ impl Run<'_> {
     }
 
     fn admission(&self, context: usize) -> AdmitRequest {
-        let who = self.who(context);
-        AdmitRequest {
-            limit: who.limit,
-            challenge: who.challenge,
-        }
+        self.who(context).mail()
     }
 
     async fn admit(&mut self, context: usize) -> Result<(), TestCaseError> {
@@ -145,7 +146,8 @@ impl Run<'_> {
         let now = self.bench.now();
         let expected = self.budget.admit(limits, now, request.challenge);
         for store in self.stores {
-            prop_assert_eq!(store.admit(&request).await.unwrap(), expected);
+            let admitted = store.admit(&request).await.unwrap();
+            prop_assert_eq!(&admitted.admission, &expected);
         }
         Ok(())
     }
@@ -160,7 +162,10 @@ impl Run<'_> {
 
     async fn issue(&mut self, context: usize, job: u8) -> Result<(), TestCaseError> {
         let (who, now) = (self.who(context), self.bench.now());
-        let request = self.bench.request(who, &format!("job {job}"));
+        let request = IssueRequest {
+            must_step_up: job == 2,
+            ..self.bench.request(who, &format!("job {job}"))
+        };
         let record = self.records.entry(context).or_default();
         let expected = record.issue(&self.budget, &self.policy, now, &request);
         for store in self.stores {
@@ -177,7 +182,7 @@ impl Run<'_> {
         &mut self,
         context: usize,
         code: &str,
-        client: Option<ClientPrefix>,
+        client: Option<ClientBuckets>,
     ) -> Result<(), TestCaseError> {
         let (who, now) = (self.who(context), self.bench.now());
         let request = VerifyRequest {

@@ -1,20 +1,15 @@
 //! The store's contract: what simultaneous calls spend of one mailbox. Every caller has its own
 //! task, and the callers share ten connections; a barrier lets all of them go at once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use otpost::otp::policy::{AddressLimits, Policy};
-use otpost::store::{Admission, AdmitRequest, Cause, OtpStore, Verdict};
+use otpost::store::{Admission, Cause, Verdict};
 use rstest::rstest;
-use tokio::sync::Barrier;
-use tokio::task::JoinSet;
 
 use super::store_bench::Backend::{Redis, Sqlite};
 use super::store_bench::{Backend, Bench, LIMITED, LIMITS, other_than};
-
-const CALLERS: usize = 50;
-const CONNECTIONS: usize = 10;
+use super::store_callers::{CALLERS, at_once, stores};
 
 /// Without a cooldown, so that only the hour limits.
 const POLICY: Policy = Policy {
@@ -24,38 +19,6 @@ const POLICY: Policy = Policy {
     }),
     ..LIMITED
 };
-
-async fn stores(bench: &Bench) -> Vec<Arc<dyn OtpStore>> {
-    let mut stores = Vec::new();
-    for _ in 0..CONNECTIONS {
-        stores.push(bench.store().await);
-    }
-    stores
-}
-
-/// Asks with every request at once.
-async fn at_once<R, A, F>(
-    stores: &[Arc<dyn OtpStore>],
-    requests: Vec<R>,
-    ask: fn(Arc<dyn OtpStore>, R) -> F,
-) -> Vec<A>
-where
-    R: Send + 'static,
-    A: Send + 'static,
-    F: Future<Output = A> + Send + 'static,
-{
-    let barrier = Arc::new(Barrier::new(requests.len()));
-    let mut callers = JoinSet::new();
-    for (number, request) in requests.into_iter().enumerate() {
-        let store = Arc::clone(&stores[number % stores.len()]);
-        let barrier = Arc::clone(&barrier);
-        callers.spawn(async move {
-            barrier.wait().await;
-            ask(store, request).await
-        });
-    }
-    callers.join_all().await
-}
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -69,13 +32,10 @@ async fn fifty_simultaneous_requests_at_a_limit_of_five_give_exactly_five_mails(
         let address = format!("ann{round}@example.org");
         let requests = (0..CALLERS).map(|number| {
             let who = bench.who(&address, &format!("context {}", number % contexts));
-            AdmitRequest {
-                limit: who.limit,
-                challenge: who.challenge,
-            }
+            who.mail()
         });
         let answers = at_once(&stores, requests.collect(), |store, request| async move {
-            store.admit(&request).await.unwrap()
+            store.admit(&request).await.unwrap().admission
         })
         .await;
         let granted = answers

@@ -5,20 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otpost::otp::clock::{Clock, UnixMillis};
+use otpost::otp::policy::Policy;
 use otpost::redis_link::{DEADLINE, RedisLink, Script};
 use otpost::store::redis::RedisStore;
-use otpost::store::{Cause, EndState, Ending, OtpStore, StoreError, Verdict};
+use otpost::store::{Admission, Cause, EndState, Ending, OtpStore, StoreError, Verdict};
 use tokio::time::Instant;
 
-use super::store_bench::{Backend, Bench, POLICY, Who, other_than};
+use super::store_bench::{Backend, Bench, LIMITED, POLICY, Who, other_than};
 use crate::support::redis_server::{RedisCluster, RedisServer};
 
 async fn open(cluster: &RedisCluster, bench: &Bench) -> RedisStore {
+    open_with(cluster, bench, POLICY).await
+}
+
+async fn open_with(cluster: &RedisCluster, bench: &Bench, policy: Policy) -> RedisStore {
     let link = RedisLink::connect(&cluster.target(), DEADLINE).await;
     let link = link.unwrap();
     link.check().await.unwrap();
     let clock: Arc<dyn Clock> = Arc::clone(&bench.clock) as Arc<dyn Clock>;
-    RedisStore::with_clock(link, POLICY, clock)
+    RedisStore::with_clock(link, policy, clock)
 }
 
 async fn wrong_then_right(bench: &Bench, store: &RedisStore, who: Who) {
@@ -68,6 +73,34 @@ async fn a_cluster_holds_the_whole_contract() {
             .await
             .is_err()
     );
+}
+
+/// Record and budget are two keys of one script, which a cluster takes only from one slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_counted_on_every_node() {
+    let cluster = RedisCluster::start().await;
+    let bench = Bench::open(Backend::Sqlite).await;
+    let store = open_with(&cluster, &bench, LIMITED).await;
+    let mut used = [false; 3];
+    for number in 0..20 {
+        let who = bench.who(&format!("{number}@example.org"), "");
+        let (_, place) = cluster.owner(&format!("{{{}}}", who.limit)).await;
+        used[place] = true;
+        let mail = who.mail();
+        assert_eq!(
+            store.admit(&mail).await.unwrap().admission,
+            Admission::Granted
+        );
+        let again = store.admit(&mail).await.unwrap().admission;
+        assert!(matches!(again, Admission::Refused { .. }), "{again:?}");
+        store.give_back(&mail).await.unwrap();
+        assert_eq!(
+            store.admit(&mail).await.unwrap().admission,
+            Admission::Granted
+        );
+        wrong_then_right(&bench, &store, who).await;
+    }
+    assert_eq!(used, [true; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

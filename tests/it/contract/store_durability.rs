@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use rstest::rstest;
 use sha2::{Digest, Sha256};
 
-use super::store_bench::Backend::{Redis, Sqlite as Embedded};
+use super::store_bench::Backend::{Cluster, Redis, Sqlite as Embedded};
 use super::store_bench::{Backend, Bench, LIFETIME, Mailed, POLICY, Who, other_than};
 
 const ENDING: Ending = Ending {
@@ -21,7 +21,7 @@ const ENDING: Ending = Ending {
 };
 
 /// Counts what became durable, seen from outside of the store.
-enum Witness {
+pub enum Witness {
     Redis(MultiplexedConnection),
     Sqlite {
         sqlite: Sqlite,
@@ -30,9 +30,9 @@ enum Witness {
 }
 
 impl Witness {
-    async fn of(bench: &Bench, backend: Backend) -> Self {
+    pub async fn of(bench: &Bench, backend: Backend) -> Self {
         match backend {
-            Redis => Self::Redis(bench.server().connect().await),
+            Redis | Cluster => Self::Redis(bench.server().connect().await),
             Embedded => {
                 let (sqlite, path) = bench.database();
                 Self::Sqlite {
@@ -44,7 +44,7 @@ impl Witness {
     }
 
     /// The number of writes so far, and a figure that changes with each that reached the disk.
-    async fn look(&mut self) -> (u64, i64) {
+    pub async fn look(&mut self) -> (u64, i64) {
         match self {
             Self::Redis(connection) => (
                 info(connection, "rdb_changes_since_last_save").await,
@@ -179,7 +179,7 @@ async fn no_file_of_the_store_gives_a_code_away(#[values(Embedded, Redis)] backe
     let bench = Bench::open_with(backend, policy).await;
     let mails = leave_traces(&bench, &*bench.store().await).await;
     let folder = match backend {
-        Redis => bench.server().folder().to_owned(),
+        Redis | Cluster => bench.server().folder().to_owned(),
         Embedded => bench.database().1.parent().unwrap().to_owned(),
     };
     let written = everything_under(&folder);
@@ -211,7 +211,7 @@ fn contains(all: &[u8], part: &[u8]) -> bool {
     all.windows(part.len()).any(|window| window == part)
 }
 
-fn everything_under(folder: &Path) -> Vec<u8> {
+pub fn everything_under(folder: &Path) -> Vec<u8> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

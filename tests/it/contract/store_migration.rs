@@ -48,7 +48,7 @@ async fn a_file_of_version_1_keeps_its_codes() {
     let sqlite = Sqlite::open(&path).unwrap();
     let version =
         |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
-    assert_eq!(sqlite.run(version).await.unwrap(), 2);
+    assert_eq!(sqlite.run(version).await.unwrap(), 3);
     let clock = Arc::clone(&bench.clock);
     let store: Arc<dyn OtpStore> = Arc::new(SqliteStore::new(sqlite, LIMITED, clock));
     let mailed = bench.issue(&*store, ann, "job").await;

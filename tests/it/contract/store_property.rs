@@ -8,7 +8,7 @@ use otpost::otp::budget::Budget;
 use otpost::otp::clock::{Clock, UnixMillis};
 use otpost::otp::policy::{LIVE_CODES, Policy, Resend};
 use otpost::otp::record::Record;
-use otpost::store::{Cause, Issued, OtpStore, Verdict};
+use otpost::store::{Cause, IdempotencyId, Issued, OtpStore, Verdict, VerifyRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -19,10 +19,10 @@ use super::store_bench::{Backend, Bench, LIFETIME, Mailed, POLICY, Who};
 enum Step {
     /// A job asks for a code; it was requested so many seconds ago.
     Issue { job: u8, age: u64 },
-    /// Somebody types the code of one of the last mails, the newest being 0.
-    TypeMailed(usize),
-    /// Somebody types a code that no live mail has.
-    TypeOther,
+    /// Somebody types the code of one of the last mails, the newest being 0, perhaps under a key.
+    TypeMailed(usize, Option<u8>),
+    /// Somebody types a code that no live mail has, perhaps under a key.
+    TypeOther(Option<u8>),
     /// So many seconds pass.
     Wait(u64),
 }
@@ -31,19 +31,34 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..4_u8, prop_oneof![Just(0), 0..20_u64, 0..700_u64])
             .prop_map(|(job, age)| Step::Issue { job, age }),
-        1 => (0..4_usize).prop_map(Step::TypeMailed),
-        4 => Just(Step::TypeOther),
-        4 => prop_oneof![0..10_u64, 200..400_u64, Just(300), Just(540), Just(600)]
+        2 => (0..4_usize, key()).prop_map(|(back, key)| Step::TypeMailed(back, key)),
+        4 => key().prop_map(Step::TypeOther),
+        4 => prop_oneof![0..10_u64, Just(59), 200..400_u64, Just(300), Just(540), Just(600)]
             .prop_map(Step::Wait),
     ]
 }
 
-/// What people hold in their hands: the codes that must be right, and how many attempts are spent.
+/// One of two idempotency keys, or none.
+fn key() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![Just(None), (1..=2_u8).prop_map(Some)]
+}
+
+/// What people hold in their hands: the codes that must be right, how many attempts are spent, and
+/// which success they may hear of again.
 #[derive(Default)]
 struct Account {
     live: Vec<Mailed>,
     mails: Vec<Mailed>,
     wrong: u32,
+    success: Option<Repeatable>,
+}
+
+/// A right code that came under a key.
+struct Repeatable {
+    key: u8,
+    code: String,
+    until: UnixMillis,
+    others: u32,
 }
 
 impl Account {
@@ -75,14 +90,38 @@ impl Account {
         Ok(())
     }
 
-    fn type_code(&mut self, now: UnixMillis, code: &str) -> Verdict {
+    fn repeat(&mut self, now: UnixMillis, code: &str, key: Option<u8>) -> Option<Verdict> {
+        let success = self.success.as_mut()?;
+        if key != Some(success.key) || success.until <= now {
+            return None;
+        }
+        if success.code == code {
+            return Some(Verdict::Repeated);
+        }
+        success.others += 1;
+        if success.others == POLICY.attempts {
+            self.success = None;
+        }
+        Some(Verdict::KeyReused)
+    }
+
+    fn type_code(&mut self, now: UnixMillis, code: &str, key: Option<u8>) -> Verdict {
         self.forget(now);
+        if let Some(verdict) = self.repeat(now, code, key) {
+            return verdict;
+        }
         if self.live.is_empty() {
             return Verdict::Incorrect(Cause::NoLiveCode);
         }
         if self.live.iter().any(|mail| mail.code == code) {
             self.live.clear();
             self.wrong = 0;
+            self.success = key.map(|key| Repeatable {
+                key,
+                code: code.to_owned(),
+                until: now.after(Duration::from_secs(60)),
+                others: 0,
+            });
             return Verdict::Correct;
         }
         self.wrong += 1;
@@ -108,17 +147,17 @@ impl Run<'_> {
         match step {
             Step::Wait(seconds) => self.bench.clock.advance(Duration::from_secs(seconds)),
             Step::Issue { job, age } => self.issue(job, Duration::from_secs(age)).await?,
-            Step::TypeMailed(back) => {
+            Step::TypeMailed(back, key) => {
                 let mails = &self.account.mails;
                 if let Some(mail) = mails.len().checked_sub(back + 1).map(|place| &mails[place]) {
                     let code = mail.code.clone();
-                    self.type_code(&code).await?;
+                    self.type_code(&code, key).await?;
                 }
             }
-            Step::TypeOther => {
+            Step::TypeOther(key) => {
                 let mailed: Vec<&str> = self.account.mails.iter().map(|mail| &*mail.code).collect();
-                self.type_code(&super::store_bench::other_than(&mailed))
-                    .await?;
+                let other = super::store_bench::other_than(&mailed);
+                self.type_code(&other, key).await?;
             }
         }
         Ok(())
@@ -141,9 +180,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn type_code(&mut self, code: &str) -> Result<(), TestCaseError> {
+    async fn type_code(&mut self, code: &str, key: Option<u8>) -> Result<(), TestCaseError> {
         let now = self.bench.clock.now();
-        let request = self.bench.typed(self.who, code);
+        let request = VerifyRequest {
+            idempotency: key.map(|key| IdempotencyId([key; 16])),
+            ..self.bench.typed(self.who, code)
+        };
         let attempts_before = self.record.attempts;
         let check = self
             .record
@@ -152,7 +194,7 @@ impl Run<'_> {
         if !self.record.codes.is_empty() && expected == Verdict::Incorrect(Cause::Wrong) {
             prop_assert_eq!(self.record.attempts, attempts_before + 1);
         }
-        prop_assert_eq!(self.account.type_code(now, code), expected);
+        prop_assert_eq!(self.account.type_code(now, code, key), expected);
         for store in &self.stores {
             prop_assert_eq!(store.verify(&request).await.unwrap(), check);
         }

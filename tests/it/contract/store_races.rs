@@ -1,6 +1,5 @@
-//! The store's contract: what simultaneous calls come to. Every caller has its own task, and a
-//! barrier lets all of them go at once. The callers share ten connections to Redis; the embedded
-//! database has one writer, on which ten stores take turns.
+//! The store's contract: what simultaneous calls come to. The embedded database has one writer, on
+//! which the stores of the callers take turns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,22 +7,10 @@ use std::time::Duration;
 use otpost::otp::policy::{Policy, Resend};
 use otpost::store::{Cause, Issued, OtpStore, Verdict};
 use rstest::rstest;
-use tokio::sync::Barrier;
-use tokio::task::JoinSet;
 
 use super::store_bench::Backend::{Redis, Sqlite};
 use super::store_bench::{Backend, Bench, POLICY, Who, other_than};
-
-/// Each with a connection of its own if the backend has connections.
-const STORES: usize = 10;
-
-async fn stores(bench: &Bench) -> Vec<Arc<dyn OtpStore>> {
-    let mut stores = Vec::new();
-    for _ in 0..STORES {
-        stores.push(bench.store().await);
-    }
-    stores
-}
+use super::store_callers::{at_once, stores};
 
 /// All of `codes` typed at once.
 async fn verify_at_once(
@@ -32,18 +19,11 @@ async fn verify_at_once(
     who: Who,
     codes: &[&str],
 ) -> Vec<Verdict> {
-    let barrier = Arc::new(Barrier::new(codes.len()));
-    let mut callers = JoinSet::new();
-    for (number, code) in codes.iter().enumerate() {
-        let store = Arc::clone(&stores[number % stores.len()]);
-        let barrier = Arc::clone(&barrier);
-        let request = bench.typed(who, code);
-        callers.spawn(async move {
-            barrier.wait().await;
-            store.verify(&request).await.unwrap().verdict
-        });
-    }
-    callers.join_all().await
+    let requests = codes.iter().map(|code| bench.typed(who, code)).collect();
+    at_once(stores, requests, |store, request| async move {
+        store.verify(&request).await.unwrap().verdict
+    })
+    .await
 }
 
 fn count(verdicts: &[Verdict], wanted: Verdict) -> usize {
@@ -129,18 +109,12 @@ async fn twenty_simultaneous_jobs_give_one_code(
     let stores = stores(&bench).await;
     for round in 0..20 {
         let who = bench.who("ann@example.org", &format!("round {round}"));
-        let barrier = Arc::new(Barrier::new(20));
-        let mut jobs = JoinSet::new();
-        for number in 0..20 {
-            let store = Arc::clone(&stores[number % stores.len()]);
-            let barrier = Arc::clone(&barrier);
-            let request = bench.request(who, &format!("job {number}"));
-            jobs.spawn(async move {
-                barrier.wait().await;
+        let requests = (0..20).map(|number| bench.request(who, &format!("job {number}")));
+        let issued: Vec<Issued> =
+            at_once(&stores, requests.collect(), |store, request| async move {
                 store.issue(&request).await.unwrap()
-            });
-        }
-        let issued: Vec<Issued> = jobs.join_all().await;
+            })
+            .await;
         assert!(
             issued.iter().all(|each| *each == issued[0]),
             "round {round}: {issued:?}"

@@ -33,7 +33,8 @@ async fn sent(mail: &OtpMail) -> Mail {
     server.next_mail().await
 }
 
-fn assert_form(mail: &Mail) {
+/// Fails unless the mail has its headers, its code and one recipient, and nothing else.
+pub fn assert_form(mail: &Mail) {
     let names: Vec<String> = mail.headers().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, HEADERS);
     assert_eq!(mail.to.len(), 1);

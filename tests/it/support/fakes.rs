@@ -6,13 +6,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use async_trait::async_trait;
+use otpost::otp::address::LimitId;
 use otpost::otp::clock::UnixMillis;
 use otpost::otp::keys::KeyMarks;
 use otpost::queue::job::{JobData, RequestId};
 use otpost::queue::{Counts, EnqueueError, Handler, JobQueue, JobState, Phase, QueueError};
 use otpost::store::{
-    Admission, AdmitRequest, AttestError, Cause, Check, EndState, Ending, Evaluated, IssueRequest,
-    Issued, OtpStore, StoreError, Verdict, VerifyRequest,
+    Admission, AdmitRequest, Admitted, AttestError, Cause, Check, Durability, DurabilityLevel,
+    EndState, Ending, Evaluated, GenerateQuotas, History, IssueRequest, Issued, OtpStore, Pace,
+    PaceName, Paced, Quota, Repeatable, StoreError, Verdict, VerifyRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,9 +46,16 @@ impl Mood {
 pub struct FakeStore {
     pub mood: Mood,
     pub verdict: Verdict,
+    pub durability: DurabilityLevel,
     pub admission: Admission,
+    pub paced: Paced,
+    /// Mails counted under paces and not given back.
+    pub pacing: Mutex<Vec<(PaceName, UnixMillis)>>,
+    pub generate_quotas: Option<GenerateQuotas>,
+    pub failure_quota: Option<Quota>,
     pub admitted: Mutex<Vec<AdmitRequest>>,
     pub given_back: Mutex<Vec<AdmitRequest>>,
+    pub noted: Mutex<Vec<String>>,
     pub ended: Option<EndState>,
     /// How often it says that it knows of no ending before it knows of `ended`.
     pub ends_late: AtomicU32,
@@ -58,9 +67,15 @@ impl FakeStore {
         Self {
             mood: Mood::Works,
             verdict,
+            durability: DurabilityLevel::Always,
             admission: Admission::Granted,
+            paced: Paced::Now(UnixMillis(1_790_000_000_000)),
+            pacing: Mutex::default(),
+            generate_quotas: None,
+            failure_quota: None,
             admitted: Mutex::default(),
             given_back: Mutex::default(),
+            noted: Mutex::default(),
             ended: None,
             ends_late: AtomicU32::new(0),
             verifies: Mutex::new(Vec::new()),
@@ -82,13 +97,22 @@ impl OtpStore for FakeStore {
         Err(Self::down())
     }
 
-    async fn admit(&self, request: &AdmitRequest) -> Result<Admission, StoreError> {
-        self.admitted.lock().unwrap().push(*request);
-        self.mood.obey(self.admission, Self::down()).await
+    async fn admit(&self, request: &AdmitRequest) -> Result<Admitted, StoreError> {
+        self.admitted.lock().unwrap().push(request.clone());
+        let admitted = Admitted {
+            admission: self.admission.clone(),
+            client: self.generate_quotas,
+        };
+        self.mood.obey(admitted, Self::down()).await
     }
 
     async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
-        self.given_back.lock().unwrap().push(*request);
+        self.given_back.lock().unwrap().push(request.clone());
+        self.mood.obey((), Self::down()).await
+    }
+
+    async fn note_enqueued(&self, request: &Repeatable, _limit: LimitId) -> Result<(), StoreError> {
+        self.noted.lock().unwrap().push(request.id.clone());
         self.mood.obey((), Self::down()).await
     }
 
@@ -101,6 +125,12 @@ impl OtpStore for FakeStore {
                 normal: if is_wrong { 2 } else { 0 },
                 stepped: 0,
             },
+            resolved: if self.verdict == Verdict::Correct {
+                3
+            } else {
+                0
+            },
+            client: self.failure_quota,
         };
         self.mood.obey(check, Self::down()).await
     }
@@ -125,6 +155,32 @@ impl OtpStore for FakeStore {
 
     async fn count_unconfirmed(&self, _job: &str) -> Result<u32, StoreError> {
         Err(Self::down())
+    }
+
+    async fn pace(&self, pace: &Pace) -> Result<Paced, StoreError> {
+        if let Paced::Now(at) = self.paced {
+            self.pacing.lock().unwrap().push((pace.name, at));
+        }
+        self.mood.obey(self.paced, Self::down()).await
+    }
+
+    async fn give_back_pace(&self, name: PaceName, at: UnixMillis) -> Result<(), StoreError> {
+        let mut pacing = self.pacing.lock().unwrap();
+        let place = pacing.iter().rposition(|each| *each == (name, at));
+        pacing.remove(place.unwrap());
+        Ok(())
+    }
+
+    async fn note_unresolved(&self, _failures: i64) -> Result<History, StoreError> {
+        Err(Self::down())
+    }
+
+    async fn durability(&self) -> Result<Durability, StoreError> {
+        let durability = Durability {
+            level: self.durability,
+            node: "the fake".to_owned(),
+        };
+        self.mood.obey(durability, Self::down()).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 //! The built `otpost` as a process of its own, in a folder of its own, with an empty environment.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 
 use super::redis_server::free_port;
 
@@ -20,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Setup {
     folder: Arc<TempDir>,
     settings: Vec<(String, String)>,
+    arguments: Vec<String>,
     runs: u32,
 }
 
@@ -39,6 +42,7 @@ impl Setup {
         Self {
             folder: Arc::new(tempfile::tempdir().unwrap()),
             settings: Vec::new(),
+            arguments: Vec::new(),
             runs: 0,
         }
     }
@@ -58,6 +62,20 @@ impl Setup {
         self
     }
 
+    /// Adds a setting whose value stands in a file of its own, which only its owner may read.
+    pub fn with_secret_file(self, name: &str, value: &str) -> Self {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, format!("{value}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        self.with(&format!("{name}_file"), path.to_str().unwrap())
+    }
+
+    /// Adds a variable that is no setting.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Adds Redis and the keys that it needs.
     pub fn on_redis(self, url: &str) -> Self {
         self.with("store.url", url)
@@ -69,6 +87,12 @@ impl Setup {
                 "keys.address",
                 "ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoM=",
             )
+    }
+
+    /// Lets the process serve in one role.
+    pub fn in_role(mut self, role: &str) -> Self {
+        self.arguments = ["serve", "--role", role].map(str::to_owned).into();
+        self
     }
 
     /// The folder that the process works in.
@@ -95,6 +119,18 @@ impl Setup {
         command.spawn().unwrap()
     }
 
+    /// Starts a command; what it says on standard error is to be read line by line.
+    pub fn spawn_heard(&self, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStderr>>) {
+        let mut command = self.command();
+        command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        (child, BufReader::new(stderr).lines())
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self) -> Process {
         self.runs += 1;
@@ -107,6 +143,7 @@ impl Setup {
             .map(|path| std::fs::File::create(path).unwrap());
         let child = self
             .command()
+            .args(&self.arguments)
             .env("OTPOST__HTTP__LISTEN", api.to_string())
             .env("OTPOST__OPS__LISTEN", ops.to_string())
             .stdout(out)
@@ -227,6 +264,14 @@ impl Process {
         tokio::time::timeout(PATIENCE, arrived)
             .await
             .expect("a mail arrives")
+    }
+
+    /// What `/proc` tells about the process to whoever may look: its environment and its command
+    /// line.
+    pub fn surroundings(&self) -> Vec<u8> {
+        let id = self.child.id().expect("the process runs");
+        let read = |name| std::fs::read(format!("/proc/{id}/{name}")).unwrap();
+        [read("environ"), read("cmdline")].concat()
     }
 
     /// Ends the process as a crash would.

@@ -73,6 +73,8 @@ pub struct Options {
     pub login: Option<(&'static str, &'static str)>,
     /// The ways to log in that it offers.
     pub mechanisms: &'static str,
+    /// Whether it offers SMTPUTF8, and 8BITMIME with it.
+    pub smtputf8: bool,
 }
 
 impl Default for Options {
@@ -82,6 +84,7 @@ impl Default for Options {
             certificate: Certificate::Right,
             login: None,
             mechanisms: "PLAIN LOGIN",
+            smtputf8: false,
         }
     }
 }

@@ -10,6 +10,7 @@ use lettre::Address;
 use lettre::transport::smtp::authentication::Mechanism;
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
+use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::{Response, Severity};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -27,6 +28,8 @@ pub(super) struct Letter<'a> {
     pub(super) from: Address,
     pub(super) to: Address,
     pub(super) data: &'a str,
+    /// Whether the recipient goes beyond ASCII.
+    pub(super) is_internationalized: bool,
 }
 
 /// The end of one mail's time, within which every step has its own.
@@ -120,6 +123,7 @@ impl Session {
     ) -> Result<(), Failure> {
         use Severity::{PositiveCompletion, PositiveIntermediate};
 
+        let parameters = self.parameters(letter)?;
         self.mails += 1;
         if self.unclean {
             let answer = deadline
@@ -127,7 +131,7 @@ impl Session {
                 .await?;
             expect(PositiveCompletion, Step::Reset, &answer)?;
         }
-        let sender = Mail::new(Some(letter.from.clone()), Vec::new());
+        let sender = Mail::new(Some(letter.from.clone()), parameters);
         let answer = deadline
             .command(Step::Sender, self.connection.command(sender))
             .await?;
@@ -144,6 +148,26 @@ impl Session {
             .await?;
         expect(PositiveIntermediate, Step::Data, &answer)?;
         self.content(letter.data, deadline).await
+    }
+
+    /// What MAIL FROM must announce: nothing, unless the recipient goes beyond ASCII. Then the
+    /// header that names it does, too (RFC 6531 section 3.6).
+    fn parameters(&self, letter: &Letter<'_>) -> Result<Vec<MailParameter>, Failure> {
+        if !letter.is_internationalized {
+            return Ok(Vec::new());
+        }
+        let info = self.connection.server_info();
+        let needed = [Extension::EightBitMime, Extension::SmtpUtfEight];
+        if !needed.into_iter().all(|each| info.supports_feature(each)) {
+            return Err(Failure {
+                step: Step::Recipient,
+                cause: Cause::NoSmtputf8,
+            });
+        }
+        Ok(vec![
+            MailParameter::Body(MailBodyParameter::EightBitMime),
+            MailParameter::SmtpUtfEight,
+        ])
     }
 
     /// Sends the message and its final dot. Whatever fails here may have been accepted.

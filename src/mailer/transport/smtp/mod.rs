@@ -259,6 +259,7 @@ impl Smtp {
             Ok(()) => true,
             Err(failure) => {
                 matches!(&failure.cause, Cause::Reply(reply) if !reply.is_farewell())
+                    || failure.cause == Cause::NoSmtputf8
             }
         };
         if is_orderly {
@@ -286,6 +287,7 @@ impl Transport for Smtp {
             from: mime::wire_address(&message.from.address),
             to: mime::wire_address(&message.to),
             data: &data,
+            is_internationalized: message.to.is_internationalized(),
         };
         self.deliver(&letter, message.until)
             .await

@@ -41,6 +41,44 @@ async fn a_retry_comes_after_its_wait_and_not_before(
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_has_to_wait_comes_after_its_time_and_its_spread_whatever_its_attempt(
+    #[values(Backend::Sqlite, Backend::Bullmq)] backend: Backend,
+) {
+    // A back-off would be the spread alone.
+    let (time, spread) = (Duration::from_millis(400), Duration::from_millis(50));
+    let mut bench = Bench::new(backend).await;
+    bench.wait = spread;
+    let queue = bench.open().await;
+    let (handler, mut attempts) = asking();
+    let work = Work::start(&queue, handler);
+    let id = add(&queue).await;
+    let mut attempt = attempts.next().await;
+    let requested_at = attempt.job.requested_at;
+    for number in 1..=4 {
+        assert_eq!(attempt.job.attempt, number);
+        let ended = Instant::now();
+        attempt.end(Outcome::Later {
+            reason: "its turn has not come".to_owned(),
+            after: time,
+        });
+        reaches(&queue, &id, Some(Phase::Retrying)).await;
+        attempt = attempts.next().await;
+        let waited = ended.elapsed();
+        // Redis and the table know whole milliseconds.
+        let wait = time + spread;
+        assert!(waited + Duration::from_millis(1) >= wait, "{waited:?}");
+        assert!(waited < wait * 4, "{waited:?}");
+        assert_eq!(attempt.job.requested_at, requested_at);
+    }
+    attempt.done();
+    reaches(&queue, &id, None).await;
+    work.stop().await;
+    let told = bench.telemetry.encode();
+    assert!(told.contains("otpost_job_attempts_total{outcome=\"later\"} 4"));
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_tried_as_often_as_it_asks_for(
     #[values(Backend::Sqlite, Backend::Bullmq)] backend: Backend,
 ) {

@@ -77,3 +77,31 @@ async fn a_ping_fails_while_no_write_works() {
     database.execute_batch("DROP TRIGGER refuse").unwrap();
     queue.ping().await.unwrap();
 }
+
+/// Deleted rows stay in free pages, and in the log of writes, unless they are written over.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_job_that_is_done_is_left_in_the_files_after_cleaning() {
+    let bench = Bench::new(Backend::Sqlite).await;
+    let queue = bench.open().await;
+    let (handler, mut attempts) = asking();
+    let work = Work::start(&queue, handler);
+    add(&queue).await;
+    let attempt = attempts.next().await;
+    let is_there = || {
+        let read = |name: &str| std::fs::read(bench.database().with_file_name(name)).unwrap();
+        let name = bench
+            .database()
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let files = [read(&name), read(&format!("{name}-wal"))].concat();
+        files.windows(11).any(|window| window == b"example.org")
+    };
+    assert!(is_there());
+    attempt.done();
+    counts_reach(&queue, Counts::default()).await;
+    queue.clean().await.unwrap();
+    assert!(!is_there());
+    work.stop().await;
+}

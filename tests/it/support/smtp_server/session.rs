@@ -63,6 +63,8 @@ struct Session<'a> {
     is_logged_in: bool,
     from: Option<String>,
     to: Vec<String>,
+    /// Whether the mail was announced with SMTPUTF8.
+    is_wide: bool,
 }
 
 /// `None`: the dialogue is over.
@@ -84,6 +86,7 @@ impl<'a> Session<'a> {
             is_logged_in: false,
             from: None,
             to: Vec::new(),
+            is_wide: false,
         };
         session.answer("connect", "220 mail.example ready").await?;
         loop {
@@ -127,7 +130,12 @@ impl<'a> Session<'a> {
         } else {
             String::new()
         };
-        format!("250-mail.example\r\n250-ENHANCEDSTATUSCODES\r\n{more}250 SIZE 1000000")
+        let wide = if options.smtputf8 {
+            "250-8BITMIME\r\n250-SMTPUTF8\r\n"
+        } else {
+            ""
+        };
+        format!("250-mail.example\r\n250-ENHANCEDSTATUSCODES\r\n{wide}{more}250 SIZE 1000000")
     }
 
     async fn start_tls(&mut self) -> Next {
@@ -171,6 +179,12 @@ impl<'a> Session<'a> {
         if self.from.is_some() {
             return self.write("503 5.5.1 one mail after the other").await;
         }
+        let (line, parameters) = line.split_once("> ").unwrap_or((line, ""));
+        self.is_wide = match parameters {
+            "" => false,
+            "BODY=8BITMIME SMTPUTF8" if self.state.options.smtputf8 => true,
+            _ => panic!("parameters that are not offered: {parameters}"),
+        };
         self.from = bracketed(line);
         self.answer("MAIL", "250 2.1.0 fine").await
     }
@@ -218,6 +232,7 @@ impl<'a> Session<'a> {
     }
 
     fn forget(&mut self) {
+        self.is_wide = false;
         self.from = None;
         self.to.clear();
     }
@@ -290,8 +305,9 @@ impl<'a> Session<'a> {
     async fn raw_line(&mut self) -> Option<String> {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line).await.ok()?;
-        let line = String::from_utf8(line).expect("ASCII without 8BITMIME");
-        assert!(line.is_ascii(), "ASCII without 8BITMIME: {line:?}");
+        let line = String::from_utf8(line).expect("ASCII or UTF-8");
+        let is_fine = line.is_ascii() || self.is_wide;
+        assert!(is_fine, "ASCII without SMTPUTF8: {line:?}");
         let content = line.strip_suffix("\r\n")?;
         assert!(!content.contains(['\r', '\0']), "stray bytes: {line:?}");
         Some(content.to_owned())
@@ -300,9 +316,8 @@ impl<'a> Session<'a> {
 
 fn bracketed(line: &str) -> Option<String> {
     let (_, rest) = line.split_once(":<")?;
-    let address = rest
-        .strip_suffix('>')
-        .expect("no parameters: none are offered");
+    let address = rest.trim_end_matches('>');
+    assert!(!address.contains('>'), "no parameters: none are offered");
     Some(address.to_owned())
 }
 

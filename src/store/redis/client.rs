@@ -1,0 +1,273 @@
+//! Clients beside mailboxes. One server has the keys of both, so that one script decides about both:
+//! one round trip, and nothing is written unless all of it passes. A cluster keeps them apart: there
+//! the client is charged first, and gets it back if it turns out that nothing was to be charged.
+
+use std::time::Duration;
+
+use redis::{FromRedisValue, Value};
+
+use super::answer::{self, duration};
+use super::{RedisStore, number, unreadable};
+use crate::otp::address::LimitId;
+use crate::otp::client_budget::{
+    ClientBuckets, ClientLimit, GENERATE_LIMITS, GenerateQuotas, Mailbox, Quota,
+};
+use crate::otp::clock::millis;
+use crate::otp::idempotency::{IN_FLIGHT, REQUEST_REPLAY};
+use crate::otp::policy::ClientLimits;
+use crate::otp::record::REPLAY_TIME;
+use crate::redis_link::Script;
+use crate::store::{
+    Admission, AdmitRequest, Admitted, Check, Evaluated, StoreError, Verdict, VerifyRequest,
+};
+
+/// A client whose limits count, as scripts take it.
+pub struct Client {
+    buckets: ClientBuckets,
+    limits: ClientLimits,
+    mailbox: Mailbox,
+}
+
+/// What a client was charged with before its mailbox was asked.
+#[derive(Clone, Copy)]
+pub enum Reserved {
+    /// A code that it asks for.
+    Generate,
+    /// A code that may be wrong.
+    Failure,
+    /// A code that was right before.
+    Repetition,
+}
+
+/// How long a client is refused, and how it stands.
+pub struct Answer {
+    wait: Duration,
+    stands: Vec<Value>,
+}
+
+impl Client {
+    /// Which mailbox it is about.
+    pub fn mailbox(&self) -> Vec<u8> {
+        self.mailbox.0.to_vec()
+    }
+
+    /// The keys of its buckets.
+    pub fn keys(&self) -> Vec<String> {
+        let hex = |name: [u8; 16]| data_encoding::HEXLOWER.encode(&name);
+        let group = hex(self.buckets.group().0);
+        self.buckets
+            .names()
+            .map(|name| format!("otpost:{{p:{group}}}:{}", hex(name.0)))
+            .collect()
+    }
+
+    /// The limits as the scripts read them.
+    fn limits(&self) -> Vec<u8> {
+        let limits = &self.limits;
+        format!(
+            "{} {} {} {}",
+            limits.generate_per_10m,
+            limits.generate_per_hour,
+            limits.distinct_addresses_per_hour,
+            limits.verify_failures_per_hour
+        )
+        .into_bytes()
+    }
+
+    fn quota(&self, limit: ClientLimit, parts: &mut impl Iterator<Item = Value>) -> Option<Quota> {
+        Some(Quota {
+            limit,
+            most: limit.most(&self.limits),
+            remaining: u32::from_redis_value(parts.next()?).ok()?,
+            more_in: duration(parts.next()?)?,
+        })
+    }
+
+    pub(super) fn generate_quotas(
+        &self,
+        mut parts: impl Iterator<Item = Value>,
+    ) -> Option<GenerateQuotas> {
+        let [first, second, third] = GENERATE_LIMITS;
+        Some([
+            self.quota(first, &mut parts)?,
+            self.quota(second, &mut parts)?,
+            self.quota(third, &mut parts)?,
+        ])
+    }
+
+    pub(super) fn failure_quota(&self, mut parts: impl Iterator<Item = Value>) -> Option<Quota> {
+        self.quota(ClientLimit::FailuresInAnHour, &mut parts)
+    }
+}
+
+impl RedisStore {
+    /// The client of a request, if its limits count.
+    pub(super) fn client(&self, buckets: Option<ClientBuckets>, limit: LimitId) -> Option<Client> {
+        let (limits, buckets) = self.policy.limits_of_clients().zip(buckets)?;
+        Some(Client {
+            buckets,
+            limits,
+            mailbox: Mailbox::of(limit),
+        })
+    }
+
+    /// Verifies in one step, with the client or without one.
+    pub(super) async fn verify_with(
+        &self,
+        request: &VerifyRequest,
+        client: Option<&Client>,
+    ) -> Result<Check, StoreError> {
+        let name = request.client.map(|client| client.own().0.to_vec());
+        let key = request.idempotency.map(|key| key.0.to_vec());
+        let mut args = vec![
+            self.injected_now(),
+            number(millis(self.policy.lifetime)),
+            number(u64::from(self.policy.attempts)),
+            self.limits(),
+            name.unwrap_or_default(),
+            key.unwrap_or_default(),
+            number(millis(REPLAY_TIME)),
+            client.map_or_else(Vec::new, Client::limits),
+            client.map_or_else(Vec::new, Client::mailbox),
+        ];
+        for (key_id, tag) in &request.tags {
+            args.push(key_id.0.to_vec());
+            args.push(tag.0.to_vec());
+        }
+        let mut keys = self.keys(request.limit, request.challenge);
+        keys.extend(client.into_iter().flat_map(Client::keys));
+        let answer: Vec<Value> = self.invoke(&self.scripts.verify, &keys, &args).await?;
+        answer::check(answer, client)
+            .ok_or_else(|| unreadable("the record of a challenge, a budget or a bucket"))
+    }
+
+    /// Verifies where the client is on another server than the mailbox.
+    pub(super) async fn verify_apart(
+        &self,
+        request: &VerifyRequest,
+        client: &Client,
+    ) -> Result<Check, StoreError> {
+        let answer = self.reserve(client, Reserved::Failure).await?;
+        let (wait, reserved) = (answer.wait, client.failure_quota(answer.stands.into_iter()));
+        if !wait.is_zero() {
+            return Ok(Check {
+                verdict: Verdict::Refused { retry_after: wait },
+                evaluated: Evaluated::default(),
+                resolved: 0,
+                client: reserved,
+            });
+        }
+        let mut check = self.verify_with(request, None).await?;
+        check.client = reserved;
+        let back = match check.verdict {
+            Verdict::Correct => Some(Reserved::Failure),
+            Verdict::Repeated => Some(Reserved::Repetition),
+            _ => None,
+        };
+        if let Some(back) = back {
+            // The code is used up, so that this success is told whatever becomes of the client.
+            if let Ok(answer) = self.unreserve(client, back).await {
+                check.client = client.failure_quota(answer.stands.into_iter());
+            }
+        }
+        Ok(check)
+    }
+
+    /// Admits in one step, with the client or without one.
+    pub(super) async fn admit_with(
+        &self,
+        request: &AdmitRequest,
+        client: Option<&Client>,
+    ) -> Result<Admitted, StoreError> {
+        let mut keys = self.request_keys(request);
+        keys.extend(client.into_iter().flat_map(Client::keys));
+        if keys.is_empty() {
+            return Ok(Admission::Granted.into());
+        }
+        let (fingerprint, id) = match &request.repeatable {
+            Some(repeatable) => (&repeatable.fingerprint.0[..], repeatable.id.as_str()),
+            None => Default::default(),
+        };
+        let args = [
+            self.injected_now(),
+            self.limits(),
+            request.challenge.to_string().into_bytes(),
+            fingerprint.to_vec(),
+            id.as_bytes().to_vec(),
+            number(millis(REQUEST_REPLAY)),
+            number(millis(IN_FLIGHT)),
+            client.map_or_else(Vec::new, Client::limits),
+            client.map_or_else(Vec::new, Client::mailbox),
+        ];
+        let answer: Vec<Value> = self.invoke(&self.scripts.admit, &keys, &args).await?;
+        answer::admitted(answer, client)
+            .ok_or_else(|| unreadable("a budget, a bucket or what came of a request"))
+    }
+
+    /// Admits where the client is on another server than the mailbox.
+    pub(super) async fn admit_apart(
+        &self,
+        request: &AdmitRequest,
+        client: &Client,
+    ) -> Result<Admitted, StoreError> {
+        let answer = self.reserve(client, Reserved::Generate).await?;
+        let (wait, reserved) = (
+            answer.wait,
+            client.generate_quotas(answer.stands.into_iter()),
+        );
+        if !wait.is_zero() {
+            return Ok(Admitted {
+                admission: Admission::ClientRefused { retry_after: wait },
+                client: reserved,
+            });
+        }
+        let mut admitted = self.admit_with(request, None).await?;
+        admitted.client = reserved;
+        if admitted.admission != Admission::Granted {
+            // What can't be given back stays charged for an hour, which lets nobody ask for more.
+            if let Ok(answer) = self.unreserve(client, Reserved::Generate).await {
+                admitted.client = client.generate_quotas(answer.stands.into_iter());
+            }
+        }
+        Ok(admitted)
+    }
+
+    async fn reserve(&self, client: &Client, what: Reserved) -> Result<Answer, StoreError> {
+        self.ask(&self.scripts.client_reserve, client, what).await
+    }
+
+    /// Takes back what was reserved; if it is a failure, the code is right, and the newest code
+    /// asked for is given back with it, unless that was done before.
+    pub(super) async fn unreserve(
+        &self,
+        client: &Client,
+        what: Reserved,
+    ) -> Result<Answer, StoreError> {
+        self.ask(&self.scripts.client_give_back, client, what).await
+    }
+
+    async fn ask(
+        &self,
+        script: &Script,
+        client: &Client,
+        what: Reserved,
+    ) -> Result<Answer, StoreError> {
+        let args = [
+            self.injected_now(),
+            client.limits(),
+            client.mailbox(),
+            match what {
+                Reserved::Generate => b"generate".to_vec(),
+                Reserved::Failure => b"failure".to_vec(),
+                Reserved::Repetition => b"repetition".to_vec(),
+            },
+        ];
+        let answer: Vec<Value> = self.invoke(script, &client.keys(), &args).await?;
+        let mut parts = answer.into_iter();
+        let wait = parts.next().and_then(duration);
+        Ok(Answer {
+            wait: wait.ok_or_else(|| unreadable("a bucket of a client"))?,
+            stands: parts.collect(),
+        })
+    }
+}

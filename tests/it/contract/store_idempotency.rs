@@ -1,0 +1,358 @@
+//! The store's contract: requests that their clients repeat.
+
+use std::time::Duration;
+
+use otpost::otp::idempotency::{Fingerprint, IN_FLIGHT, REQUEST_REPLAY};
+use otpost::otp::policy::Policy;
+use otpost::redis_link::{DEADLINE, RedisLink};
+use otpost::store::redis::RedisStore;
+use otpost::store::{
+    Admission, AdmitRequest, IdempotencyId, OtpStore, Repeatable, Repetition, StoreError,
+};
+use rstest::rstest;
+
+use super::store_bench::Backend::{Redis, Sqlite};
+use super::store_bench::{Backend, Bench, LIMITED, LIMITS, POLICY, Who};
+use super::store_callers::{CALLERS, at_once, stores};
+use crate::support::redis_server::RedisCluster;
+
+const KEY: &str = "8e03978e-40d5-43e8-bc93-6894a57f9324";
+
+/// A request under `KEY` by one caller, which says what `fingerprint` stands for.
+fn request(bench: &Bench, who: Who, fingerprint: u8, id: &str) -> AdmitRequest {
+    AdmitRequest {
+        repeatable: Some(Repeatable {
+            key: IdempotencyId::of(&bench.keys, b"caller", who.limit, KEY),
+            fingerprint: Fingerprint([fingerprint; 16]),
+            id: id.to_owned(),
+        }),
+        ..who.mail()
+    }
+}
+
+async fn note(store: &dyn OtpStore, request: &AdmitRequest) {
+    let repeatable = request.repeatable.as_ref().unwrap();
+    store
+        .note_enqueued(repeatable, request.limit)
+        .await
+        .unwrap();
+}
+
+fn accepted(id: &str) -> Admission {
+    Admission::Repeated(Repetition::Accepted { id: id.to_owned() })
+}
+
+fn unfinished(id: &str) -> Admission {
+    Admission::Repeated(Repetition::Unfinished { id: id.to_owned() })
+}
+
+fn in_flight(retry_after: Duration) -> Admission {
+    Admission::Repeated(Repetition::InFlight { retry_after })
+}
+
+const OTHER_REQUEST: Admission = Admission::Repeated(Repetition::OtherRequest);
+
+#[rstest]
+#[tokio::test]
+async fn a_repeated_request_has_the_first_id_and_is_not_counted_again(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(POLICY, LIMITED)] policy: Policy,
+) {
+    let bench = Bench::open_with(backend, policy).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let first = request(&bench, ann, 1, "first");
+    assert_eq!(
+        store.admit(&first).await.unwrap().admission,
+        Admission::Granted
+    );
+    note(&*store, &first).await;
+    for number in 0..20 {
+        bench.clock.advance(Duration::from_secs(1));
+        let again = request(&bench, ann, 1, &format!("again {number}"));
+        assert_eq!(
+            store.admit(&again).await.unwrap().admission,
+            accepted("first")
+        );
+    }
+    // Had any of them been counted, the cooldown would go on.
+    bench
+        .clock
+        .advance(LIMITS.cooldown.saturating_sub(Duration::from_secs(20)));
+    let next = store.admit(&ann.mail()).await.unwrap().admission;
+    assert_eq!(next, Admission::Granted);
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_same_key_with_another_request_is_told_so(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(POLICY, LIMITED)] policy: Policy,
+) {
+    let bench = Bench::open_with(backend, policy).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let (first, other) = (request(&bench, ann, 1, "1"), request(&bench, ann, 2, "2"));
+    assert_eq!(
+        store.admit(&first).await.unwrap().admission,
+        Admission::Granted
+    );
+    assert_eq!(store.admit(&other).await.unwrap().admission, OTHER_REQUEST);
+    note(&*store, &first).await;
+    assert_eq!(store.admit(&other).await.unwrap().admission, OTHER_REQUEST);
+    assert_eq!(store.admit(&first).await.unwrap().admission, accepted("1"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_request_is_in_flight_until_it_is_noted_or_nobody_can_work_on_it_any_more(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(POLICY, LIMITED)] policy: Policy,
+) {
+    let bench = Bench::open_with(backend, policy).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let (first, again) = (request(&bench, ann, 1, "1"), request(&bench, ann, 1, "2"));
+    let ask = async || store.admit(&again).await.unwrap().admission;
+    assert_eq!(
+        store.admit(&first).await.unwrap().admission,
+        Admission::Granted
+    );
+    assert_eq!(ask().await, in_flight(IN_FLIGHT));
+    let nearly = IN_FLIGHT.saturating_sub(Duration::from_millis(1));
+    bench.clock.advance(nearly);
+    assert_eq!(ask().await, in_flight(Duration::from_millis(1)));
+    bench.clock.advance(Duration::from_millis(1));
+    // One repetition takes it over, and then it is in flight again, under the same id.
+    assert_eq!(ask().await, unfinished("1"));
+    assert_eq!(ask().await, in_flight(IN_FLIGHT));
+    bench.clock.advance(IN_FLIGHT);
+    assert_eq!(ask().await, unfinished("1"));
+    note(&*store, &first).await;
+    assert_eq!(ask().await, accepted("1"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_refused_request_leaves_no_record(#[values(Sqlite, Redis)] backend: Backend) {
+    let bench = Bench::open_with(backend, LIMITED).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let granted = store.admit(&ann.mail()).await.unwrap().admission;
+    assert_eq!(granted, Admission::Granted);
+    let refused = store
+        .admit(&request(&bench, ann, 1, "1"))
+        .await
+        .unwrap()
+        .admission;
+    assert!(matches!(refused, Admission::Refused { .. }), "{refused:?}");
+    bench.clock.advance(LIMITS.cooldown);
+    let other = store
+        .admit(&request(&bench, ann, 2, "2"))
+        .await
+        .unwrap()
+        .admission;
+    assert_eq!(other, Admission::Granted);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_request_that_is_given_back_leaves_no_record(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(POLICY, LIMITED)] policy: Policy,
+) {
+    let bench = Bench::open_with(backend, policy).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let first = request(&bench, ann, 1, "1");
+    assert_eq!(
+        store.admit(&first).await.unwrap().admission,
+        Admission::Granted
+    );
+    store.give_back(&first).await.unwrap();
+    let other = request(&bench, ann, 2, "2");
+    assert_eq!(
+        store.admit(&other).await.unwrap().admission,
+        Admission::Granted
+    );
+    // What belongs to another request stays.
+    store.give_back(&first).await.unwrap();
+    let again = store
+        .admit(&request(&bench, ann, 2, "3"))
+        .await
+        .unwrap()
+        .admission;
+    assert_eq!(again, in_flight(IN_FLIGHT));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_request_is_remembered_for_a_day(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(POLICY, LIMITED)] policy: Policy,
+) {
+    let bench = Bench::open_with(backend, policy).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let first = request(&bench, ann, 1, "1");
+    assert_eq!(
+        store.admit(&first).await.unwrap().admission,
+        Admission::Granted
+    );
+    // Neither taking it over nor noting it makes that longer.
+    bench.clock.advance(IN_FLIGHT);
+    assert_eq!(
+        store.admit(&first).await.unwrap().admission,
+        unfinished("1")
+    );
+    note(&*store, &first).await;
+    let nearly = REQUEST_REPLAY.saturating_sub(IN_FLIGHT + Duration::from_millis(1));
+    bench.clock.advance(nearly);
+    let again = request(&bench, ann, 1, "2");
+    assert_eq!(store.admit(&again).await.unwrap().admission, accepted("1"));
+    bench.clock.advance(Duration::from_millis(1));
+    assert_eq!(
+        store.admit(&again).await.unwrap().admission,
+        Admission::Granted
+    );
+    note(&*store, &again).await;
+    assert_eq!(store.admit(&first).await.unwrap().admission, accepted("2"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn callers_mailboxes_and_keys_are_independent(#[values(Sqlite, Redis)] backend: Backend) {
+    let bench = Bench::open(backend).await;
+    let (store, ann, bob) = (
+        bench.store().await,
+        bench.ann(),
+        bench.who("bob@example.org", ""),
+    );
+    let other_key = "8e03978e-40d5-43e8-bc93-6894a57f9325";
+    for (who, caller, key) in [
+        (ann, &b"caller"[..], KEY),
+        (ann, b"other", KEY),
+        (ann, b"caller", other_key),
+        (bob, b"caller", KEY),
+    ] {
+        let mut request = request(&bench, who, 1, "id");
+        let repeatable = request.repeatable.as_mut().unwrap();
+        repeatable.key = IdempotencyId::of(&bench.keys, caller, who.limit, key);
+        assert_eq!(
+            store.admit(&request).await.unwrap().admission,
+            Admission::Granted
+        );
+        assert_eq!(
+            store.admit(&request).await.unwrap().admission,
+            in_flight(IN_FLIGHT)
+        );
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_fifty_equal_requests_at_once_one_is_granted(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(POLICY, LIMITED)] policy: Policy,
+) {
+    let bench = Bench::open_with(backend, policy).await;
+    let stores = stores(&bench).await;
+    for round in 0..10 {
+        let who = bench.who(&format!("{round}@example.org"), "");
+        let requests = (0..CALLERS).map(|number| request(&bench, who, 1, &format!("id {number}")));
+        let admissions = at_once(&stores, requests.collect(), |store, request| async move {
+            store.admit(&request).await.unwrap().admission
+        })
+        .await;
+        let count = |wanted: &Admission| admissions.iter().filter(|it| *it == wanted).count();
+        assert_eq!(count(&Admission::Granted), 1, "{admissions:?}");
+        assert_eq!(count(&in_flight(IN_FLIGHT)), 49, "{admissions:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_decides_about_repeated_requests_on_one_node() {
+    let cluster = RedisCluster::start().await;
+    let bench = Bench::open(Sqlite).await;
+    let link = RedisLink::connect(&cluster.target(), DEADLINE).await;
+    let store = RedisStore::with_clock(link.unwrap(), LIMITED, bench.clock.clone());
+    for number in 0..20 {
+        let who = bench.who(&format!("{number}@example.org"), "");
+        let first = request(&bench, who, 1, "1");
+        assert_eq!(
+            store.admit(&first).await.unwrap().admission,
+            Admission::Granted
+        );
+        store.give_back(&first).await.unwrap();
+        assert_eq!(
+            store.admit(&first).await.unwrap().admission,
+            Admission::Granted
+        );
+        note(&store, &first).await;
+        let again = request(&bench, who, 1, "2");
+        assert_eq!(store.admit(&again).await.unwrap().admission, accepted("1"));
+    }
+}
+
+#[tokio::test]
+async fn what_came_of_a_request_has_a_ttl_of_a_day_and_no_key_in_clear() {
+    let bench = Bench::open_with(Redis, LIMITED).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let first = request(&bench, ann, 1, "1");
+    store.admit(&first).await.unwrap();
+    let mut connection = bench.server().connect().await;
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg(format!("otpost:{{{}}}:i:*", ann.limit))
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let [key] = &keys[..] else {
+        panic!("{keys:?}");
+    };
+    let mut read = async |command: &str| -> redis::Value {
+        redis::cmd(command)
+            .arg(key)
+            .query_async(&mut connection)
+            .await
+            .unwrap()
+    };
+    let day_ms = i64::try_from(REQUEST_REPLAY.as_millis()).unwrap();
+    let redis::Value::Int(ttl_ms) = read("PTTL").await else {
+        panic!("no TTL");
+    };
+    assert!((day_ms - 60_000..=day_ms).contains(&ttl_ms), "{ttl_ms}");
+    let value = format!("{:?}", read("GET").await);
+    assert!(!value.contains("8e03978e") && !key.contains("8e03978e"));
+}
+
+#[rstest]
+#[case::newer(&[2, 0x80])]
+#[case::garbage(&[1, 0xc1])]
+#[tokio::test]
+async fn what_came_of_a_request_and_cannot_be_read_is_an_error(#[case] value: &[u8]) {
+    let bench = Bench::open_with(Redis, LIMITED).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let first = request(&bench, ann, 1, "1");
+    let repeatable = first.repeatable.as_ref().unwrap();
+    let name = data_encoding::HEXLOWER.encode(&repeatable.key.0);
+    let () = redis::cmd("SET")
+        .arg(format!("otpost:{{{}}}:i:{name}", ann.limit))
+        .arg(value)
+        .query_async(&mut bench.server().connect().await)
+        .await
+        .unwrap();
+    let unreadable = |error: &StoreError| matches!(error, StoreError::Unreadable(_));
+    assert!(unreadable(&store.admit(&first).await.unwrap_err()));
+    assert!(unreadable(&store.give_back(&first).await.unwrap_err()));
+    let noted = store.note_enqueued(repeatable, ann.limit).await;
+    assert!(unreadable(&noted.unwrap_err()));
+}
+
+#[tokio::test]
+async fn rows_of_requests_that_are_over_go_away() {
+    let bench = Bench::open(Sqlite).await;
+    let store = bench.store().await;
+    let second = rusqlite::Connection::open(bench.database().1).unwrap();
+    for number in 0..60 {
+        let who = bench.who(&format!("{number}@example.org"), "");
+        store.admit(&request(&bench, who, 1, "id")).await.unwrap();
+        bench.clock.advance(Duration::from_secs(2 * 60 * 60));
+        let count = "SELECT count(*) FROM idempotency";
+        let rows: u32 = second.query_row(count, [], |row| row.get(0)).unwrap();
+        assert!(rows <= 13, "{rows}");
+    }
+}
