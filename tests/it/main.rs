@@ -19,6 +19,7 @@ mod fail_closed;
 mod group_commit;
 mod rotation;
 mod secrets;
+mod security_paper;
 mod overload;
 mod idempotency;
 mod smtp;
