@@ -13,16 +13,16 @@ local AT, CHALLENGE, CLIENT, NORMAL, STEPPED = 1, 2, 2, 3, 4
 
 -- The limits as numbers in one argument; nil without limits.
 local function parse_limits(text)
-  local names = {
-    'cooldown', 'per_hour', 'per_day', 'failures_per_hour', 'failures_per_day',
-    'failures_per_month', 'stepped_failures_per_day', 'failures_per_client_per_day',
+  local cooldown, per_hour, per_day, failures_per_hour, failures_per_day, failures_per_month,
+    stepped_failures_per_day, failures_per_client_per_day =
+    text:match('^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  return cooldown and {
+    cooldown = tonumber(cooldown), per_hour = tonumber(per_hour), per_day = tonumber(per_day),
+    failures_per_hour = tonumber(failures_per_hour), failures_per_day = tonumber(failures_per_day),
+    failures_per_month = tonumber(failures_per_month),
+    stepped_failures_per_day = tonumber(stepped_failures_per_day),
+    failures_per_client_per_day = tonumber(failures_per_client_per_day),
   }
-  local limits, place = {}, 0
-  for number in string.gmatch(text, '%d+') do
-    place = place + 1
-    limits[names[place]] = tonumber(number)
-  end
-  return place > 0 and limits or nil
 end
 
 local function failure_ends(failure)
