@@ -9,12 +9,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 /// The most operations that one commit holds.
 const LARGEST_GROUP: usize = 512;
+
+/// How long a commit waits for a tool that writes meanwhile.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// More than there are statements, so that each is parsed once.
+const STATEMENTS_KEPT: usize = 128;
 
 /// The version of the tables that this program writes (`user_version` of the file).
 const VERSION: i64 = 3;
@@ -243,10 +250,13 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     connection
         .execute_batch(
             // What is deleted is written over, since deleted jobs held addresses.
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
-             PRAGMA secure_delete = ON;",
+            // Pages are read and written again and again: 16 MiB of them stay in memory, and the log of
+            // writes may have as much before it goes into the file.
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+             PRAGMA secure_delete = ON; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096;",
         )
         .map_err(refused)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(refused)?;
     let found: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(refused)?;
@@ -257,6 +267,7 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
         });
     }
     migrate(&mut connection, found).map_err(refused)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(connection)
 }
 
@@ -275,27 +286,45 @@ fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
 
 /// A savepoint, so that an operation that fails takes nothing of its group with it.
 fn isolated<T>(
-    connection: &mut Connection,
+    connection: &Connection,
     operation: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let savepoint = connection.savepoint()?;
-    let value = operation(&savepoint)?;
-    savepoint.commit()?;
+    execute(connection, "SAVEPOINT operation")?;
+    let open = Savepoint(connection);
+    let value = operation(connection)?;
+    execute(connection, "RELEASE operation")?;
+    std::mem::forget(open);
     Ok(value)
+}
+
+/// Rolls back what its operation wrote, unless that has succeeded. If SQLite has ended the whole
+/// transaction by itself, there is nothing to roll back.
+struct Savepoint<'a>(&'a Connection);
+
+impl Drop for Savepoint<'_> {
+    fn drop(&mut self) {
+        let _ = execute(self.0, "ROLLBACK TO operation");
+        let _ = execute(self.0, "RELEASE operation");
+    }
+}
+
+/// Runs a statement that is parsed once: rusqlite's own savepoints are parsed each time.
+fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
 }
 
 fn run(mut connection: Connection, mut waiting: mpsc::UnboundedReceiver<Operation>, tally: &Tally) {
     let mut streak = Streak::default();
     let mut group = Vec::with_capacity(LARGEST_GROUP);
     while waiting.blocking_recv_many(&mut group, LARGEST_GROUP) > 0 {
-        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+        if let Err(error) = execute(&connection, "BEGIN IMMEDIATE") {
             streak.failed("begin a transaction", &error);
             group.clear();
             continue;
         }
         let written = connection.total_changes();
         let answers = run_all(&mut connection, &mut group);
-        let committed = match connection.execute_batch("COMMIT") {
+        let committed = match execute(&connection, "COMMIT") {
             Ok(()) => {
                 // A commit of nothing works even on a disk that is full.
                 if connection.total_changes() > written {
@@ -305,7 +334,7 @@ fn run(mut connection: Connection, mut waiting: mpsc::UnboundedReceiver<Operatio
             }
             Err(error) => {
                 streak.failed("commit", &error);
-                let _ = connection.execute_batch("ROLLBACK");
+                let _ = execute(&connection, "ROLLBACK");
                 false
             }
         };
@@ -313,14 +342,20 @@ fn run(mut connection: Connection, mut waiting: mpsc::UnboundedReceiver<Operatio
             .commits
             .fetch_add(u64::from(committed), Ordering::Relaxed);
         if tally.empty_log.swap(false, Ordering::Relaxed) {
-            // A tool that reads meanwhile hinders it; then the next one does it.
-            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            empty_log(&connection);
         }
         for answer in answers {
             // Whoever asked panics alone.
             let _ = catch_unwind(AssertUnwindSafe(|| answer(committed)));
         }
     }
+}
+
+/// A tool that reads meanwhile hinders it. Nobody waits for that: the next time does it.
+fn empty_log(connection: &Connection) {
+    let _ = connection.busy_timeout(Duration::ZERO);
+    let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    let _ = connection.busy_timeout(BUSY_TIMEOUT);
 }
 
 /// Tells the first of many failures in a row, and the end of them.

@@ -8,6 +8,11 @@ CREATE TABLE pace (
 ) WITHOUT ROWID;
 CREATE INDEX pace_at ON pace (at);
 
+-- Store: these indexes were for finding what is over; each write of a row wrote pages of them, too.
+DROP INDEX challenge_ends_at;
+DROP INDEX request_forget_at;
+DROP INDEX budget_ends_at;
+
 -- Store: wrong codes of the whole service that no success followed, by hour.
 CREATE TABLE unresolved (
     hour     INTEGER PRIMARY KEY,  -- since 1970
@@ -15,9 +20,10 @@ CREATE TABLE unresolved (
 );
 -- Store: whether the codes of a challenge still count. A verify that ends them leaves their rows alone.
 ALTER TABLE challenge ADD COLUMN has_codes INTEGER NOT NULL DEFAULT 1;
--- Store: how often the row was written. SQLite leaves a page alone that a write would not change, and a
+-- Store: how often a row was written. SQLite leaves a page alone that a write would not change, and a
 -- verify that changes nothing must take as long as another.
 ALTER TABLE challenge ADD COLUMN writes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE budget ADD COLUMN writes INTEGER NOT NULL DEFAULT 0;
 -- Store: what lets the last success be answered again; absent if nothing does.
 ALTER TABLE challenge ADD COLUMN replay_key BLOB;          -- 16 bytes
 ALTER TABLE challenge ADD COLUMN replay_key_id BLOB;
@@ -34,7 +40,6 @@ CREATE TABLE idempotency (
     enqueued    INTEGER NOT NULL,
     ends_at     INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX idempotency_ends_at ON idempotency (ends_at);
 
 -- Store: what is remembered of one client network. Both lists are oldest first, instants as 8 bytes,
 -- the most significant one first.
@@ -44,4 +49,3 @@ CREATE TABLE client (
     failures  BLOB NOT NULL,     -- 8 bytes each: the instant
     ends_at   INTEGER NOT NULL   -- when nothing of it matters any more
 ) WITHOUT ROWID;
-CREATE INDEX client_ends_at ON client (ends_at);

@@ -213,3 +213,25 @@ fn a_streak_of_failures_is_told_once_and_so_is_its_end() {
     assert_eq!(text.matches("could not commit").count(), 2, "{text}");
     assert_eq!(text.lines().count(), 4, "{text}");
 }
+
+#[tokio::test]
+async fn a_tool_that_reads_holds_up_nobody_when_the_log_is_emptied() {
+    let (_folder, path) = fresh();
+    let sqlite = Sqlite::open(&path).unwrap();
+    let tool = Connection::open(&path).unwrap();
+    tool.execute_batch("BEGIN; SELECT number FROM dummy_write;")
+        .unwrap();
+    let log = || {
+        std::fs::metadata(path.with_extension("db-wal"))
+            .unwrap()
+            .len()
+    };
+    sqlite.empty_log();
+    let answered = tokio::time::timeout(BUSY_TIMEOUT / 2, sqlite.ping());
+    answered.await.unwrap().unwrap();
+    assert!(log() > 0, "the tool still reads it");
+    tool.execute_batch("COMMIT").unwrap();
+    sqlite.empty_log();
+    sqlite.ping().await.unwrap();
+    assert_eq!(log(), 0);
+}

@@ -1,8 +1,7 @@
 //! The store in the embedded database, for one process.
 //!
 //! Each operation runs whole on the writer thread: it reads the rows, lets the rules decide and
-//! writes the rows, all in the commit that it is answered after. Rows that nothing asks for any
-//! more are removed a few at a time along with new ones, so that the tables do not grow.
+//! writes the rows, all in the commit that it is answered after.
 
 mod budget;
 mod client;
@@ -11,6 +10,7 @@ mod idempotency;
 mod pace;
 mod record;
 mod request;
+mod sweep;
 mod unresolved;
 
 use std::sync::Arc;
@@ -31,9 +31,6 @@ use crate::otp::idempotency::Repeatable;
 use crate::otp::keys::KeyMarks;
 use crate::otp::policy::{CLOCK_STEP, Policy};
 use crate::sqlite::{OnceDurable, Prepared, Sqlite, SqliteError};
-
-/// How many ended rows go along with each new one: more than one, so that they become fewer.
-const SWEPT_AT_ONCE: u32 = 4;
 
 /// The store of one process; clones share the database.
 #[derive(Clone)]
@@ -138,7 +135,6 @@ impl OtpStore for SqliteStore {
             if record.codes != before.codes {
                 record::save_codes(db, request.challenge, &record.codes)?;
             }
-            record::sweep(db, now)?;
             Ok(issued)
         };
         self.run(operation).await

@@ -4,13 +4,17 @@
 use data_encoding::HEXLOWER;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::record::EMPTY_ROW;
-use super::{SWEPT_AT_ONCE, signed};
+use super::signed;
+use super::sweep::{Swept, swept};
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::{Budget, ClientPrefix, Evaluated, Failure, Mail};
 use crate::otp::clock::UnixMillis;
+
+const TABLE: Swept = swept!("budget", "limit_id", "ends_at");
 
 /// A row has no fewer mails and failures than these, so that reading and writing it takes the same
 /// time whether a code was compared or not. What stands in for missing ones ended in 2001.
@@ -65,19 +69,19 @@ pub fn save(
     let mails = filled(no_mail, FEWEST_MAILS, mails);
     let failures = filled(no_failure, FEWEST_FAILURES, failures);
     let least = now.after(EMPTY_ROW);
-    db.prepare_cached("INSERT OR REPLACE INTO budget VALUES (?, ?, ?, ?)")?
-        .execute(params![
-            limit.0,
-            serde_json::json!(mails).to_string(),
-            serde_json::json!(failures).to_string(),
-            signed(budget.ends_at().map_or(least, |ends| ends.max(least))),
-        ])?;
     db.prepare_cached(
-        "DELETE FROM budget WHERE limit_id IN
-             (SELECT limit_id FROM budget WHERE ends_at <= ? ORDER BY ends_at LIMIT ?)",
+        "INSERT INTO budget (limit_id, mails, failures, ends_at) VALUES (?, ?, ?, ?)
+         ON CONFLICT (limit_id) DO UPDATE SET
+             mails = excluded.mails, failures = excluded.failures, ends_at = excluded.ends_at,
+             writes = writes + 1",
     )?
-    .execute(params![signed(now), SWEPT_AT_ONCE])?;
-    Ok(())
+    .execute(params![
+        limit.0,
+        written(&mails)?,
+        written(&failures)?,
+        signed(budget.ends_at().map_or(least, |ends| ends.max(least))),
+    ])?;
+    TABLE.sweep_after(db, limit.0, now)
 }
 
 /// The items behind as many stand-ins as are missing.
@@ -88,9 +92,13 @@ fn filled<T: Clone>(stand_in: T, fewest: usize, items: impl ExactSizeIterator<It
         .collect()
 }
 
+fn written<T: Serialize>(list: &[T]) -> rusqlite::Result<String> {
+    serde_json::to_string(list)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
 fn list<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<T>> {
-    let text: String = row.get(column)?;
-    serde_json::from_str(&text).map_err(|_unspecific| unreadable(column))
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|_unspecific| unreadable(column))
 }
 
 fn mail((at, challenge): MailRow) -> Option<Mail> {

@@ -5,13 +5,16 @@ use std::time::Duration;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SWEPT_AT_ONCE, signed};
+use super::signed;
+use super::sweep::{Swept, swept};
 use crate::otp::budget::ClientPrefix;
 use crate::otp::client_budget::{
     ClientBuckets, ClientBudget, ClientBudgets, Generate, GenerateQuotas, Mailbox, Quota,
 };
 use crate::otp::clock::UnixMillis;
 use crate::otp::policy::{ClientLimits, Policy};
+
+const TABLE: Swept = swept!("client", "prefix", "ends_at");
 
 /// The client of one operation, and what its buckets hold.
 pub struct Client {
@@ -74,12 +77,7 @@ impl Client {
                 save(db, name, after)?;
             }
         }
-        db.prepare_cached(
-            "DELETE FROM client WHERE prefix IN
-                 (SELECT prefix FROM client WHERE ends_at <= ? ORDER BY ends_at LIMIT ?)",
-        )?
-        .execute(params![signed(now), SWEPT_AT_ONCE])?;
-        Ok(())
+        TABLE.sweep_after(db, self.names.own().0, now)
     }
 }
 

@@ -164,6 +164,5 @@ fn check(
     if policy.limits.is_some() {
         budget::save(db, request.limit, &budget, now)?;
     }
-    record::sweep(db, now)?;
     Ok(check)
 }

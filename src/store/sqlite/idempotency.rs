@@ -2,9 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SWEPT_AT_ONCE, instant, signed};
+use super::sweep::{Swept, swept};
+use super::{instant, signed};
 use crate::otp::clock::UnixMillis;
 use crate::otp::idempotency::{Fingerprint, IdempotencyId, Remembered, Repeatable};
+
+const TABLE: Swept = swept!("idempotency", "id", "ends_at");
 
 /// What is remembered under this key.
 pub fn load(
@@ -44,12 +47,7 @@ pub fn save(
             remembered.is_enqueued,
             signed(remembered.ends_at),
         ])?;
-    db.prepare_cached(
-        "DELETE FROM idempotency WHERE id IN
-             (SELECT id FROM idempotency WHERE ends_at <= ? ORDER BY ends_at LIMIT ?)",
-    )?
-    .execute(params![signed(now), SWEPT_AT_ONCE])?;
-    Ok(())
+    TABLE.sweep_after(db, key.0, now)
 }
 
 /// Notes that the job of a request is on the queue.

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SWEPT_AT_ONCE, instant, signed};
+use super::{instant, signed};
 use crate::otp::clock::UnixMillis;
 use crate::otp::pace::MINUTE;
 use crate::store::{Pace, PaceName, Paced};
@@ -67,11 +67,16 @@ fn newest(db: &Connection, name: PaceName) -> rusqlite::Result<i64> {
 /// Removes a few mails whose minute is over. They are the oldest of their names, so that the places
 /// of the others stay without gaps.
 fn sweep(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "DELETE FROM pace WHERE (name, place) IN
-             (SELECT name, place FROM pace WHERE at <= ? ORDER BY at, place LIMIT ?)",
-    )?
-    .execute(params![signed(now.before(MINUTE)), SWEPT_AT_ONCE])?;
+    let over: Vec<(PaceName, i64)> = db
+        .prepare_cached("SELECT name, place FROM pace WHERE at <= ? ORDER BY at, place LIMIT 4")?
+        .query_map([signed(now.before(MINUTE))], |row| {
+            Ok((PaceName(row.get(0)?), row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (name, place) in over {
+        db.prepare_cached("DELETE FROM pace WHERE name = ? AND place = ?")?
+            .execute(params![name.0, place])?;
+    }
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SWEPT_AT_ONCE, instant, signed};
+use super::sweep::{Swept, swept};
+use super::{instant, signed};
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::Class;
 use crate::otp::clock::UnixMillis;
@@ -12,6 +13,9 @@ use crate::otp::code::{Nonce, Tag};
 use crate::otp::idempotency::IdempotencyId;
 use crate::otp::keys::KeyId;
 use crate::otp::record::{Candidate, LiveCode, Record, Replay, Success};
+
+/// Codes go with their challenge (`ON DELETE CASCADE`).
+const TABLE: Swept = swept!("challenge", "id", "ends_at");
 
 /// How long a row stays that a verify wrote although it says nothing.
 pub const EMPTY_ROW: Duration = Duration::from_secs(10);
@@ -28,17 +32,20 @@ pub fn load(db: &Connection, challenge: ChallengeId) -> rusqlite::Result<Record>
             Ok((row.get(0)?, success(row)?, row.get(8)?))
         })
         .optional()?;
-    // Asked for in any case, which takes the same time.
-    let codes: rusqlite::Result<Vec<LiveCode>> = db
+    // Asked for in any case, which takes the same time. Put in order here, since SQLite parses the
+    // statement anew each time if it is to do it.
+    let codes: rusqlite::Result<Vec<(i64, LiveCode)>> = db
         .prepare_cached(
-            "SELECT nonce, tag, key_id, digits, made_at, expires_at, job, requested_at, stepped
-             FROM code WHERE challenge = ? ORDER BY place",
+            "SELECT nonce, tag, key_id, digits, made_at, expires_at, job, requested_at, stepped, place
+             FROM code WHERE challenge = ?",
         )?
-        .query_map([challenge.0], live_code)?
+        .query_map([challenge.0], |row| Ok((row.get(9)?, live_code(row)?)))?
         .collect();
     let (attempts, success, has_codes) = row.unwrap_or_default();
+    let mut codes = if has_codes { codes? } else { Vec::new() };
+    codes.sort_unstable_by_key(|(place, _)| *place);
     Ok(Record {
-        codes: if has_codes { codes? } else { Vec::new() },
+        codes: codes.into_iter().map(|(_, code)| code).collect(),
         attempts,
         success,
     })
@@ -85,8 +92,9 @@ fn live_code(row: &Row<'_>) -> rusqlite::Result<LiveCode> {
     })
 }
 
-/// Writes all but the codes. Those that a verify has ended stay where they are and count no more:
-/// removing them would be work that only a live code makes.
+/// Writes all but the codes, and removes a few challenges that are over, with their codes. Codes that a
+/// verify has ended stay where they are and count no more: removing them would be work that only a
+/// live code makes.
 pub fn save_state(
     db: &Connection,
     challenge: ChallengeId,
@@ -122,7 +130,7 @@ pub fn save_state(
         replay.map(|replay| replay.mismatches),
         !record.codes.is_empty(),
     ])?;
-    Ok(())
+    TABLE.sweep_after(db, challenge.0, now)
 }
 
 /// Writes the codes in place of those that were there.
@@ -150,16 +158,5 @@ pub fn save_codes(
             code.class == Class::Stepped,
         ])?;
     }
-    Ok(())
-}
-
-/// Removes a few that are over.
-pub fn sweep(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
-    // The codes go with their challenge (`ON DELETE CASCADE`).
-    db.prepare_cached(
-        "DELETE FROM challenge WHERE id IN
-             (SELECT id FROM challenge WHERE ends_at <= ? ORDER BY ends_at LIMIT ?)",
-    )?
-    .execute(params![signed(now), SWEPT_AT_ONCE])?;
     Ok(())
 }

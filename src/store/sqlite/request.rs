@@ -3,9 +3,12 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SWEPT_AT_ONCE, instant, signed};
+use super::sweep::{Swept, swept};
+use super::{instant, signed};
 use crate::otp::clock::UnixMillis;
 use crate::store::{EndState, Ending, REQUEST_MEMORY};
+
+const TABLE: Swept = swept!("request", "id", "forget_at");
 
 /// Notes how a request ended.
 pub fn finish(db: &Connection, now: UnixMillis, id: &str, ending: Ending) -> rusqlite::Result<()> {
@@ -62,12 +65,7 @@ pub fn count_unconfirmed(db: &Connection, now: UnixMillis, job: &str) -> rusqlit
 fn sweep(db: &Connection, now: UnixMillis, id: &str) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM request WHERE id = ? AND forget_at <= ?")?
         .execute(params![id, signed(now)])?;
-    db.prepare_cached(
-        "DELETE FROM request WHERE id IN
-             (SELECT id FROM request WHERE forget_at <= ? ORDER BY forget_at LIMIT ?)",
-    )?
-    .execute(params![signed(now), SWEPT_AT_ONCE])?;
-    Ok(())
+    TABLE.sweep_after(db, id, now)
 }
 
 fn end_state(row: &Row<'_>) -> rusqlite::Result<EndState> {

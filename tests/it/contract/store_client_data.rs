@@ -81,11 +81,13 @@ async fn the_rows_of_clients_that_are_over_go_along_with_others() {
     }
     assert_eq!(stored_buckets(&bench).await, 40);
     bench.clock.advance(HOUR);
-    for number in 40..60 {
+    for number in 40..240 {
         let client = bench.client(&format!("192.0.2.{number}"));
         types(&bench, &*store, client, bench.ann(), "000000").await;
     }
-    assert_eq!(stored_buckets(&bench).await, 20);
+    // Of the forty that are over no more than two are left.
+    let stored = stored_buckets(&bench).await;
+    assert!((200..=202).contains(&stored), "{stored}");
 }
 
 #[rstest]
