@@ -27,7 +27,6 @@ use crate::otp::policy::{
     STEPPED_FAILURES_PER_DAY, SUPERSEDE_MARGIN, StepUp,
 };
 use crate::redis_link::{LinkError, RedisLink, Script};
-use client::{Client, Reserved};
 
 /// The version byte of every value.
 const VERSION: u8 = 1;
@@ -231,28 +230,9 @@ impl OtpStore for RedisStore {
     }
 
     async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
-        let mut client = self.client(request.client, request.limit);
-        if self.link.is_cluster()
-            && let Some(apart) = client.take()
-        {
-            self.unreserve(&apart, Reserved::Generate).await?;
-        }
-        let mut keys = self.request_keys(request);
-        keys.extend(client.iter().flat_map(Client::keys));
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let repeatable = request.repeatable.as_ref();
-        let args = [
-            self.injected_now(),
-            self.limits(),
-            request.challenge.to_string().into_bytes(),
-            repeatable.map_or_else(Vec::new, |request| request.id.as_bytes().to_vec()),
-            client.as_ref().map_or_else(Vec::new, Client::mailbox),
-        ];
-        match self.invoke(&self.scripts.give_back, &keys, &args).await? {
-            1_i64 => Ok(()),
-            _ => Err(unreadable("a budget, a bucket or what came of a request")),
+        match self.client(request.client, request.limit) {
+            Some(client) if self.link.is_cluster() => self.give_back_apart(request, &client).await,
+            client => self.give_back_with(request, client.as_ref()).await,
         }
     }
 
