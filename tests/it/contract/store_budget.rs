@@ -11,16 +11,12 @@ use otpost::store::{
 use rstest::rstest;
 
 use super::store_bench::Backend::{Redis, Sqlite};
-use super::store_bench::{Backend, Bench, LIMITED, LIMITS, Who, other_than};
+use super::store_bench::{Backend, Bench, LIMITED, LIMITS, Who, admit, other_than};
 
 const WRONG: Verdict = Verdict::Incorrect(Cause::Wrong);
 const SPENT: Verdict = Verdict::Incorrect(Cause::BudgetSpent);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-
-async fn admit(store: &dyn OtpStore, who: Who) -> Admission {
-    store.admit(&who.mail()).await.unwrap().admission
-}
 
 /// Ann in some context.
 fn context(bench: &Bench, number: u32) -> Who {
@@ -329,12 +325,12 @@ async fn nothing_is_limited_when_limits_are_off(#[values(Sqlite, Redis)] backend
     let bench = Bench::open(backend).await;
     let (store, ann) = (bench.store().await, bench.ann());
     for _ in 0..20 {
-        assert_eq!(admit(&*store, ann).await, Admission::Granted);
+        assert_eq!(admit(&*store, &ann.mail()).await, Admission::Granted);
     }
     assert_eq!(spend(&bench, &*store, 0..60).await, 60);
     // What was not counted is not held against the address later.
     let limited = bench.store_with(LIMITED).await;
-    assert_eq!(admit(&*limited, ann).await, Admission::Granted);
+    assert_eq!(admit(&*limited, &ann.mail()).await, Admission::Granted);
     assert_eq!(bench.issue(&*limited, ann, "job").await.code.len(), 6);
 }
 
@@ -351,7 +347,7 @@ async fn a_budget_goes_when_its_last_window_is_over(#[values(Sqlite, Redis)] bac
     };
     let bench = Bench::open_with(backend, policy).await;
     let (store, ann) = (bench.store().await, bench.ann());
-    admit(&*store, ann).await;
+    admit(&*store, &ann.mail()).await;
     let after_mail = time_left(&bench, ann).await;
     assert_eq!(after_mail, DAY);
     spend(&bench, &*store, 0..1).await;
@@ -361,7 +357,7 @@ async fn a_budget_goes_when_its_last_window_is_over(#[values(Sqlite, Redis)] bac
     bench.clock.advance(30 * DAY);
     if backend == Sqlite {
         // Another address's row takes the ended ones along.
-        admit(&*store, bench.who("bob@example.org", "")).await;
+        admit(&*store, &bench.who("bob@example.org", "").mail()).await;
         let count = |db: &rusqlite::Connection| {
             db.query_row("SELECT count(*) FROM budget", [], |row| {
                 row.get::<_, i64>(0)

@@ -10,11 +10,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
-use tokio::sync::Barrier;
-use tokio::task::JoinSet;
 
 use super::store_bench::Backend::{Redis, Sqlite};
 use super::store_bench::{Backend, Bench, POLICY};
+use super::store_callers::{CALLERS, at_once, stores};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -152,21 +151,13 @@ async fn fifty_who_ask_at_once_at_a_pace_of_twenty_are_granted_exactly_twenty(
     #[values(Sqlite, Redis)] backend: Backend,
 ) {
     let bench = Bench::open(backend).await;
-    let mut stores = Vec::new();
-    for _ in 0..10 {
-        stores.push(bench.store().await);
-    }
+    let stores = stores(&bench).await;
     for round in 0..20 {
-        let barrier = Arc::new(Barrier::new(50));
-        let mut callers = JoinSet::new();
-        for number in 0..50 {
-            let (store, barrier) = (Arc::clone(&stores[number % 10]), Arc::clone(&barrier));
-            callers.spawn(async move {
-                barrier.wait().await;
-                granted(&*store, pace(round, 20), 1).await
-            });
-        }
-        let answers = callers.join_all().await;
+        let asked = vec![pace(round, 20); CALLERS];
+        let answers = at_once(&stores, asked, |store, pace| async move {
+            granted(&*store, pace, 1).await
+        })
+        .await;
         assert_eq!(answers.iter().sum::<u32>(), 20, "round {round}");
     }
 }
