@@ -10,6 +10,7 @@ mod pace;
 mod unresolved;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
@@ -225,7 +226,10 @@ impl OtpStore for RedisStore {
     async fn admit(&self, request: &AdmitRequest) -> Result<Admitted, StoreError> {
         match self.client(request.client, request.limit) {
             Some(client) if self.link.is_cluster() => self.admit_apart(request, &client).await,
-            client => self.admit_with(request, client.as_ref()).await,
+            client => {
+                let client = client.as_ref();
+                self.admit_with(request, client, Duration::ZERO).await
+            }
         }
     }
 

@@ -177,11 +177,13 @@ impl RedisStore {
         })
     }
 
-    /// Admits in one step, with the client or without one.
+    /// Admits in one step, with the client or without one. Who is known to be refused for a while is
+    /// told so, unless the request is a repetition.
     pub(super) async fn admit_with(
         &self,
         request: &AdmitRequest,
         client: Option<&Client>,
+        refused_for: Duration,
     ) -> Result<Admitted, StoreError> {
         let mut keys = self.request_keys(request);
         keys.extend(client.into_iter().flat_map(Client::keys));
@@ -202,6 +204,7 @@ impl RedisStore {
             number(millis(IN_FLIGHT)),
             client.map_or_else(Vec::new, Client::limits),
             client.map_or_else(Vec::new, Client::mailbox),
+            number(millis(refused_for)),
         ];
         let answer: Vec<Value> = self.invoke(&self.scripts.admit, &keys, &args).await?;
         answer::admitted(answer, client)
@@ -220,16 +223,18 @@ impl RedisStore {
             answer.wait,
             client.generate_quotas(answer.stands.into_iter()),
         );
-        if !wait.is_zero() {
+        if !wait.is_zero() && request.repeatable.is_none() {
             return Ok(Admitted {
                 admission: Admission::ClientRefused { retry_after: wait },
                 client: stands,
             });
         }
-        let admitted = self.in_time(begin, self.admit_with(request, None)).await;
+        let asked = self.admit_with(request, None, wait);
+        let admitted = self.in_time(begin, asked).await;
         let is_granted = matches!(&admitted, Ok(answer) if answer.admission == Admission::Granted);
+        let is_charged = wait.is_zero() && !is_granted;
         // What can't be given back stays charged for an hour, which lets nobody ask for more.
-        if !is_granted && let Ok(answer) = self.unreserve(client, Reserved::Generate).await {
+        if is_charged && let Ok(answer) = self.unreserve(client, Reserved::Generate).await {
             stands = client.generate_quotas(answer.stands.into_iter());
         }
         Ok(Admitted {

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use otpost::otp::idempotency::{Fingerprint, IN_FLIGHT, REQUEST_REPLAY};
 use otpost::otp::policy::Policy;
-use otpost::redis_link::{DEADLINE, RedisLink};
-use otpost::store::redis::RedisStore;
 use otpost::store::{
-    Admission, AdmitRequest, IdempotencyId, OtpStore, Repeatable, Repetition, StoreError,
+    Admission, AdmitRequest, ClientBuckets, IdempotencyId, OtpStore, Repeatable, Repetition,
+    StoreError,
 };
 use rstest::rstest;
 
-use super::store_bench::Backend::{Redis, Sqlite};
-use super::store_bench::{Backend, Bench, LIMITED, LIMITS, POLICY, Who, admit};
+use super::store_bench::Backend::{Cluster, Redis, Sqlite};
+use super::store_bench::{
+    ALL_LIMITED, Backend, Bench, CLIENT_LIMITS, LIMITED, LIMITS, POLICY, Who, admit,
+};
 use super::store_callers::{CALLERS, at_once, stores};
-use crate::support::redis_server::RedisCluster;
 
 const KEY: &str = "8e03978e-40d5-43e8-bc93-6894a57f9324";
 
@@ -27,6 +27,13 @@ fn request(bench: &Bench, who: Who, fingerprint: u8, id: &str) -> AdmitRequest {
             id: id.to_owned(),
         }),
         ..who.mail()
+    }
+}
+
+fn by(client: ClientBuckets, request: AdmitRequest) -> AdmitRequest {
+    AdmitRequest {
+        client: Some(client),
+        ..request
     }
 }
 
@@ -221,20 +228,57 @@ async fn of_fifty_equal_requests_at_once_one_is_granted(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_decides_about_repeated_requests_on_one_node() {
-    let cluster = RedisCluster::start().await;
-    let bench = Bench::open(Sqlite).await;
-    let link = RedisLink::connect(&cluster.target(), DEADLINE).await;
-    let store = RedisStore::with_clock(link.unwrap(), LIMITED, bench.clock.clone());
+    let bench = Bench::open_with(Cluster, ALL_LIMITED).await;
+    let store = bench.store().await;
     for number in 0..20 {
         let who = bench.who(&format!("{number}@example.org"), "");
-        let first = request(&bench, who, 1, "1");
-        assert_eq!(admit(&store, &first).await, Admission::Granted);
+        let client = bench.client(&format!("192.0.2.{number}"));
+        let first = by(client, request(&bench, who, 1, "1"));
+        assert_eq!(admit(&*store, &first).await, Admission::Granted);
         store.give_back(&first).await.unwrap();
-        assert_eq!(admit(&store, &first).await, Admission::Granted);
-        note(&store, &first).await;
-        let again = request(&bench, who, 1, "2");
-        assert_eq!(admit(&store, &again).await, accepted("1"));
+        assert_eq!(admit(&*store, &first).await, Admission::Granted);
+        note(&*store, &first).await;
+        let again = by(client, request(&bench, who, 1, "2"));
+        assert_eq!(admit(&*store, &again).await, accepted("1"));
     }
+}
+
+/// Who lost the answer to the last request that a limit allows hears what came of it, and not of the
+/// limit.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_request_that_took_a_clients_last_place_is_answered_again(
+    #[values(Sqlite, Redis, Cluster)] backend: Backend,
+) {
+    let bench = Bench::open_with(backend, ALL_LIMITED).await;
+    let (store, client) = (bench.store().await, bench.client("192.0.2.1"));
+    for number in 1..CLIENT_LIMITS.generate_per_10m {
+        let who = bench.who(&format!("{number}@example.org"), "");
+        let mail = by(client, who.mail());
+        assert_eq!(admit(&*store, &mail).await, Admission::Granted);
+    }
+    let ann = bench.ann();
+    let [last, again, other] = [(1, "1"), (1, "2"), (2, "3")]
+        .map(|(fingerprint, id)| by(client, request(&bench, ann, fingerprint, id)));
+    assert_eq!(admit(&*store, &last).await, Admission::Granted);
+    assert_eq!(admit(&*store, &again).await, in_flight(IN_FLIGHT));
+    note(&*store, &last).await;
+    for _ in 0..3 {
+        let admitted = store.admit(&again).await.unwrap();
+        assert_eq!(admitted.admission, accepted("1"));
+        let left = admitted.client.unwrap().map(|quota| quota.remaining);
+        assert_eq!(left, [0, 20, 0]);
+    }
+    assert_eq!(admit(&*store, &other).await, OTHER_REQUEST);
+    let retry_after = Duration::from_secs(3_600);
+    let refused = Admission::ClientRefused { retry_after };
+    let bob = by(
+        client,
+        request(&bench, bench.who("bob@example.org", ""), 1, "4"),
+    );
+    assert_eq!(admit(&*store, &bob).await, refused);
+    // Nothing is remembered of what was refused.
+    assert_eq!(admit(&*store, &bob).await, refused);
 }
 
 #[tokio::test]
