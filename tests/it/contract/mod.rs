@@ -14,6 +14,7 @@ mod store_client_data;
 mod store_client_outage;
 mod store_client_property;
 mod store_client_races;
+mod store_clock;
 mod store_cluster;
 pub mod store_durability;
 mod store_idempotency;
