@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::EmailAddress;
-use super::clock::UnixMillis;
+use super::clock::{UnixMillis, millis};
 use super::keys::KeyRing;
 
 /// The window of every pace.
@@ -61,8 +61,7 @@ pub enum Paced {
 /// A wait to which an even spread over one window is added, so that those who were told to wait do
 /// not come back at once. `chance` is a random number.
 pub fn spread(wait: Duration, chance: u64) -> Duration {
-    let window = u64::try_from(MINUTE.as_millis()).unwrap_or(u64::MAX);
-    wait + Duration::from_millis(chance % (window + 1))
+    wait + Duration::from_millis(chance % (millis(MINUTE) + 1))
 }
 
 #[cfg(test)]
