@@ -11,6 +11,7 @@ mod store_budget_races;
 mod store_callers;
 mod store_client;
 mod store_client_data;
+mod store_client_networks;
 mod store_client_outage;
 mod store_client_property;
 mod store_client_races;
