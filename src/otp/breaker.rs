@@ -93,10 +93,11 @@ impl Breaker {
         self.untold.swap(0, Ordering::Relaxed)
     }
 
-    /// Puts back what the store may not have heard. If it has, failures count twice: the breaker
-    /// opens too early rather than too late.
+    /// Puts back what the store may not have heard, unless more were resolved than failed. So
+    /// failures may count twice and what resolved them not at all, but never the other way round: the
+    /// breaker opens too early rather than too late.
     pub fn put_back(&self, untold: i64) {
-        self.untold.fetch_add(untold, Ordering::Relaxed);
+        self.untold.fetch_add(untold.max(0), Ordering::Relaxed);
     }
 
     /// Whether new codes are stepped up.
@@ -180,6 +181,17 @@ mod tests {
         breaker.put_back(1);
         breaker.resolved(4);
         assert_eq!(breaker.take(), -3);
+    }
+
+    #[test]
+    fn what_the_store_may_have_heard_is_told_again_unless_the_breaker_would_open_late() {
+        let breaker = Breaker::default();
+        breaker.failed();
+        breaker.put_back(5);
+        assert_eq!(breaker.take(), 6);
+        breaker.failed();
+        breaker.put_back(-5);
+        assert_eq!(breaker.take(), 1);
     }
 
     proptest! {
