@@ -35,6 +35,29 @@ impl RedisServer {
         server
     }
 
+    /// Starts a cluster of this one server, whose clients find it at another port of this machine.
+    pub async fn start_as_cluster(announced: u16) -> Self {
+        let announced = announced.to_string();
+        let server = Self::start_with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-announce-port",
+            &announced,
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ])
+        .await;
+        let mut all_slots = redis::cmd("CLUSTER");
+        all_slots
+            .arg("ADDSLOTS")
+            .arg((0..16_384).collect::<Vec<_>>());
+        run(&server, &all_slots).await;
+        agree(std::slice::from_ref(&server)).await;
+        server
+    }
+
     /// Kills the server as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -171,19 +194,8 @@ impl RedisCluster {
             )
             .await;
         }
-        let cluster = Self { nodes };
-        let agreed = async {
-            for node in &cluster.nodes {
-                let mut connection = node.connect().await;
-                while !agrees(&mut connection).await {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), agreed)
-            .await
-            .expect("the cluster's nodes agree");
-        cluster
+        agree(&nodes).await;
+        Self { nodes }
     }
 
     /// The cluster as a target of our own link, which has to find two of the nodes by itself.
@@ -211,20 +223,36 @@ async fn run(node: &RedisServer, command: &redis::Cmd) {
     done.expect("the cluster's node obeys");
 }
 
-async fn agrees(connection: &mut redis::aio::MultiplexedConnection) -> bool {
+/// Waits until all of them say that these are the cluster.
+async fn agree(nodes: &[RedisServer]) {
+    let known = format!("cluster_known_nodes:{}", nodes.len());
+    let sharing = format!("cluster_size:{}", nodes.len());
+    let wanted = [
+        "cluster_state:ok",
+        "cluster_slots_ok:16384",
+        &known,
+        &sharing,
+    ];
+    let agreed = async {
+        for node in nodes {
+            let mut connection = node.connect().await;
+            while !reports(&mut connection, &wanted).await {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), agreed)
+        .await
+        .expect("the cluster's nodes agree");
+}
+
+async fn reports(connection: &mut redis::aio::MultiplexedConnection, wanted: &[&str]) -> bool {
     let report: String = redis::cmd("CLUSTER")
         .arg("INFO")
         .query_async(connection)
         .await
         .expect("the cluster's node reports");
-    [
-        "cluster_state:ok",
-        "cluster_slots_ok:16384",
-        "cluster_known_nodes:3",
-        "cluster_size:3",
-    ]
-    .iter()
-    .all(|wanted| report.contains(wanted))
+    wanted.iter().all(|line| report.contains(line))
 }
 
 impl Drop for RedisServer {
