@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use otpost::redis_link::{Encryption, RedisNode, RedisServers, RedisTarget};
@@ -261,16 +262,17 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port of the loopback address that nobody listens on now; small enough that the port 10,000
-/// above it exists, on which the nodes of a cluster talk.
+/// A port of the loopback address that nobody listens on now, and neither on the one 10,000 above it, on
+/// which the nodes of a cluster talk. Both are below those that the kernel gives to connections: no
+/// connection of another test takes them while a server is away.
 pub fn free_port() -> u16 {
-    let mut taken = Vec::new();
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("the port").port();
-        if port < 55_000 {
-            return port;
-        }
-        taken.push(listener);
-    }
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    // Other suites that run on the machine begin elsewhere.
+    let begin = std::process::id().wrapping_mul(101);
+    (0..10_000)
+        .map(|_| begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .filter_map(|place| u16::try_from(10_000 + place).ok())
+        .find(|port| is_free(*port) && is_free(port + 10_000))
+        .expect("a free port")
 }
