@@ -124,8 +124,7 @@ local function client_wait(client, names, limits, now, mailbox)
   for place, bucket in ipairs(client) do
     for _, name in ipairs(names) do
       local most = limits[name] * FACTORS[place]
-      local is_exempt = name == 'addresses' and knows(bucket, mailbox)
-      if not is_exempt and may_hold(bucket, name, most) then
+      if may_hold(bucket, name, most) and not (name == 'addresses' and knows(bucket, mailbox)) then
         local instants = counted(bucket, name, now)
         if #instants >= most then
           longest = math.max(longest, until_one_more(instants, most, name, now))
