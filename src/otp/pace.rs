@@ -1,6 +1,7 @@
 //! How many mails a minute may go out under one name: to one recipient domain, or by the whole
 //! service. The minute slides exactly: between any instant and the one 60 s later there are never
-//! more mails than the pace allows. Nothing but a mail that was not sent makes room early.
+//! more mails than the pace allows. Nothing makes room early but a mail that was not sent, and a clock
+//! that is set back by more than a minute: what was counted under the wrong time is over then.
 
 use std::fmt;
 use std::time::Duration;

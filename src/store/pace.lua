@@ -9,6 +9,7 @@ local now, most, window = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local deciding = tonumber(redis.call('LINDEX', KEYS[1], most - 1) or 0)
 local wait, latest = deciding + window - now, now + CLOCK_STEP_MS
 if deciding > latest then
+  -- It was counted while the clock was wrong, as may be others before it.
   redis.call('LTRIM', KEYS[1], 0, most - 1)
   repeat
     redis.call('RPOP', KEYS[1])
