@@ -203,6 +203,11 @@ impl RedisLink {
         matches!(self.connection, Connection::Cluster(_))
     }
 
+    /// How long one command may take.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Answers when every server does.
     pub async fn ping(&self) -> Result<(), LinkError> {
         self.query::<Value>(&redis::cmd("PING")).await.map(drop)

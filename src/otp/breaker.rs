@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 pub const ALWAYS_BORNE: u64 = 500;
 /// Beyond that it bears this many times a usual day.
 pub const USUAL_DAYS_BORNE: u64 = 3;
-/// Hours in a day of the history.
-const DAY: u64 = 24;
+const HOURS_IN_A_DAY: u64 = 24;
 /// The days that tell what is usual.
 const USUAL_DAYS: usize = 7;
 /// How many hours of failures a store keeps: the last day and those that tell what is usual.
-pub const HOURS_KEPT: u64 = DAY * (1 + USUAL_DAYS as u64);
+pub const HOURS_KEPT: u64 = HOURS_IN_A_DAY * (1 + USUAL_DAYS as u64);
 
 /// The unresolved failures of an hour that a store counted, the hours being counted from 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ impl History {
             let Some(age) = current.checked_sub(hour.number) else {
                 continue;
             };
-            let day = usize::try_from(age / DAY).unwrap_or(usize::MAX);
+            let day = usize::try_from(age / HOURS_IN_A_DAY).unwrap_or(usize::MAX);
             if let Some(sum) = days.get_mut(day) {
                 *sum = sum.saturating_add(hour.failures);
             }
@@ -94,10 +93,11 @@ impl Breaker {
         self.untold.swap(0, Ordering::Relaxed)
     }
 
-    /// Puts back what the store may not have heard. If it has, failures count twice: the breaker
-    /// opens too early rather than too late.
+    /// Puts back what the store may not have heard, unless more were resolved than failed. So
+    /// failures may count twice and what resolved them not at all, but never the other way round: the
+    /// breaker opens too early rather than too late.
     pub fn put_back(&self, untold: i64) {
-        self.untold.fetch_add(untold, Ordering::Relaxed);
+        self.untold.fetch_add(untold.max(0), Ordering::Relaxed);
     }
 
     /// Whether new codes are stepped up.
@@ -124,7 +124,7 @@ mod tests {
     /// So many failures in each of these days, the last one first, each at its latest hour.
     fn days(failures: &[i64]) -> History {
         let hours = failures.iter().zip(0..).map(|(failures, day)| Hour {
-            number: NOW - day * DAY,
+            number: NOW - day * HOURS_IN_A_DAY,
             failures: *failures,
         });
         History::of(hours, NOW)
@@ -181,6 +181,17 @@ mod tests {
         breaker.put_back(1);
         breaker.resolved(4);
         assert_eq!(breaker.take(), -3);
+    }
+
+    #[test]
+    fn what_the_store_may_have_heard_is_told_again_unless_the_breaker_would_open_late() {
+        let breaker = Breaker::default();
+        breaker.failed();
+        breaker.put_back(5);
+        assert_eq!(breaker.take(), 6);
+        breaker.failed();
+        breaker.put_back(-5);
+        assert_eq!(breaker.take(), 1);
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 //! whoever has one network commonly has others beside it. All of them must have room, or nothing is
 //! charged to any. The size of a bucket is bounded by the limits themselves.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -179,14 +180,13 @@ impl ClientBudget {
                 instants.filter(is_recent).collect()
             }
             ClientLimit::AddressesInAnHour => {
-                let mut newest: Vec<Generate> = Vec::new();
-                for generate in self.generates.iter().rev() {
-                    if !newest.iter().any(|each| each.mailbox == generate.mailbox) {
-                        newest.push(*generate);
-                    }
-                }
-                let instants = newest.iter().rev().map(|generate| generate.at);
-                instants.filter(is_recent).collect()
+                let mut seen = HashSet::new();
+                let newest_first = self.generates.iter().rev();
+                let last = newest_first.filter(|generate| seen.insert(generate.mailbox));
+                let mut instants: Vec<UnixMillis> =
+                    last.map(|generate| generate.at).filter(is_recent).collect();
+                instants.reverse();
+                instants
             }
         }
     }

@@ -1,12 +1,13 @@
 //! How many mails a minute may go out under one name: to one recipient domain, or by the whole
 //! service. The minute slides exactly: between any instant and the one 60 s later there are never
-//! more mails than the pace allows. Nothing but a mail that was not sent makes room early.
+//! more mails than the pace allows. Nothing makes room early but a mail that was not sent, and a clock
+//! that is set back by more than a minute: what was counted under the wrong time is over then.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::address::EmailAddress;
-use super::clock::UnixMillis;
+use super::clock::{UnixMillis, millis};
 use super::keys::KeyRing;
 
 /// The window of every pace.
@@ -61,8 +62,7 @@ pub enum Paced {
 /// A wait to which an even spread over one window is added, so that those who were told to wait do
 /// not come back at once. `chance` is a random number.
 pub fn spread(wait: Duration, chance: u64) -> Duration {
-    let window = u64::try_from(MINUTE.as_millis()).unwrap_or(u64::MAX);
-    wait + Duration::from_millis(chance % (window + 1))
+    wait + Duration::from_millis(chance % (millis(MINUTE) + 1))
 }
 
 #[cfg(test)]

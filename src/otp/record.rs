@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+mod live_code;
 mod replay;
 
 use super::address::{ChallengeId, LimitId};
@@ -14,10 +15,11 @@ use super::clock::UnixMillis;
 use super::code::{Nonce, Tag};
 use super::idempotency::IdempotencyId;
 use super::keys::KeyId;
-use super::policy::{
-    CLOCK_STEP, LIVE_CODES, Policy, RETRY_MARGIN, Resend, STEPPED_DIGITS, SUPERSEDE_MARGIN, StepUp,
-};
+use super::policy::{CLOCK_STEP, Policy, Resend, STEPPED_DIGITS, SUPERSEDE_MARGIN, StepUp};
 
+use self::live_code::{code_not_to_rotate, code_to_keep};
+
+pub use self::live_code::LiveCode;
 pub use self::replay::{REPLAY_TIME, Replay};
 
 /// A code that a processor proposes; it comes alive unless another one is.
@@ -73,7 +75,8 @@ pub enum Issued {
     Superseded,
     /// The request is older than a code's lifetime: mail nothing.
     TooOld,
-    /// The mailbox has spent its failures, and the settings give it no code meanwhile: mail nothing.
+    /// The mailbox has spent its failures, and no code that it may have would be compared: mail
+    /// nothing.
     Blocked,
 }
 
@@ -133,24 +136,6 @@ pub enum Cause {
     NoLiveCode,
     /// It was compared with nothing, since a budget of failures is spent.
     BudgetSpent,
-}
-
-/// One code that a person may type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveCode {
-    /// What it is derived from, what it is compared by, its key and its length.
-    pub candidate: Candidate,
-    /// When it was made.
-    pub made_at: UnixMillis,
-    /// When it ends; this never moves.
-    pub expires_at: UnixMillis,
-    /// The budget that its failures count in. Its length would not tell, since normal codes may
-    /// have 8 digits, too.
-    pub class: Class,
-    /// The job that made it.
-    pub job: String,
-    /// When that job was requested.
-    pub requested_at: UnixMillis,
 }
 
 /// All that a store remembers of one challenge.
@@ -225,29 +210,30 @@ impl Record {
         if requested_at.after(policy.lifetime) <= now {
             return Issued::TooOld;
         }
-        let limits = policy.limits.as_ref();
-        let has_spent = !budget.is_open(Class::Normal, limits, now);
+        let is_open = |class| budget.is_open(class, policy.limits.as_ref(), now);
+        let has_spent = !is_open(Class::Normal);
         if has_spent && policy.step_up == StepUp::Block {
             return Issued::Blocked;
+        }
+        // What is spent is not compared: a code that nobody may use must not be mailed.
+        let usable = || self.codes.iter().filter(|code| is_open(code.class));
+        let existing = match policy.resend {
+            Resend::Keep => code_to_keep(usable(), now, &request.job),
+            Resend::Rotate => code_not_to_rotate(usable(), now, &request.job, requested_at),
+        };
+        if let Some(code) = existing {
+            return code.answer(now);
         }
         let class = if has_spent || request.must_step_up {
             Class::Stepped
         } else {
             Class::Normal
         };
-        // What is spent is not compared: a code that nobody may use must not be mailed again.
+        if !is_open(class) {
+            return Issued::Blocked;
+        }
         self.codes
-            .retain(|code| code.class == class || budget.is_open(code.class, limits, now));
-        let existing = match policy.resend {
-            Resend::Keep => self.code_to_keep(now, &request.job),
-            Resend::Rotate => self.code_not_to_rotate(now, &request.job, requested_at),
-        };
-        if let Some(code) = existing {
-            return code.answer(now);
-        }
-        if policy.resend == Resend::Rotate {
-            self.codes.clear();
-        }
+            .retain(|code| policy.resend == Resend::Keep && is_open(code.class));
         let code = LiveCode {
             candidate: request.candidate_of(class),
             made_at: now,
@@ -349,47 +335,5 @@ impl Record {
     fn end_codes(&mut self) {
         self.codes.clear();
         self.attempts = 0;
-    }
-
-    /// The code that the same job made, while a minute of it is left; else a code that has at
-    /// least half of its life before it; else, with two alive, the one that lives longest.
-    fn code_to_keep(&self, now: UnixMillis, job: &str) -> Option<&LiveCode> {
-        let own = self.codes.iter().find(|code| code.is_retry_of(job, now));
-        let longest = self.codes.iter().max_by_key(|code| code.expires_at);
-        let full = self.codes.len() >= LIVE_CODES;
-        own.or_else(|| longest.filter(|code| full || code.has_half_its_life(now)))
-    }
-
-    /// The newest code, unless the job is newer, or made it and less than a minute of it is left.
-    fn code_not_to_rotate(
-        &self,
-        now: UnixMillis,
-        job: &str,
-        requested_at: UnixMillis,
-    ) -> Option<&LiveCode> {
-        let newest = self.codes.last()?;
-        let is_newer = requested_at > newest.requested_at;
-        let is_late_retry = newest.job == job && !newest.is_retry_of(job, now);
-        (!is_newer && !is_late_retry).then_some(newest)
-    }
-}
-
-impl LiveCode {
-    fn is_retry_of(&self, job: &str, now: UnixMillis) -> bool {
-        self.job == job && self.expires_at >= now.after(RETRY_MARGIN)
-    }
-
-    fn has_half_its_life(&self, now: UnixMillis) -> bool {
-        self.expires_at.since(now) * 2 >= self.expires_at.since(self.made_at)
-    }
-
-    fn answer(&self, now: UnixMillis) -> Issued {
-        Issued::Live {
-            nonce: self.candidate.nonce,
-            key_id: self.candidate.key_id,
-            digits: self.candidate.digits,
-            expires_at: self.expires_at,
-            now,
-        }
     }
 }

@@ -11,6 +11,8 @@ local now, limits, challenge = clock(ARGV[1]), parse_limits(ARGV[2]), ARGV[3]
 local fingerprint, id = ARGV[4], ARGV[5]
 local memory, in_flight = tonumber(ARGV[6]), tonumber(ARGV[7])
 local client_limits, mailbox = parse_client_limits(ARGV[8]), ARGV[9]
+-- For how long the client is refused whose buckets are on another node, in milliseconds.
+local refused_for = tonumber(ARGV[10])
 local is_repeatable = fingerprint ~= ''
 local budget_key = KEYS[1]
 local repeat_place = limits and 2 or 1
@@ -82,7 +84,8 @@ if remembered then
   return repeat_request()
 end
 if limits then
-  local client_longest = client_wait(client, GENERATE_LIMITS, client_limits, now, mailbox)
+  local client_longest =
+    math.max(client_wait(client, GENERATE_LIMITS, client_limits, now, mailbox), refused_for)
   if client_longest > 0 then
     return answer('client_refused', client_longest)
   end

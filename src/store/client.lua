@@ -67,16 +67,20 @@ local function save_client(client, now)
   end
 end
 
--- When the codes that were asked for began to count. With `is_distinct` a mailbox counts once, from
--- the last code that was asked for it.
+-- When the codes that were asked for began to count, oldest first. With `is_distinct` a mailbox counts
+-- once, from the last code that was asked for it.
 local function instants_of(generates, window, now, is_distinct)
-  local instants, seen = {}, {}
+  local newest_first, seen = {}, {}
   for place = #generates - 1, 1, -2 do
     local at, mailbox = generates[place], generates[place + 1]
     if at + window > now and not (is_distinct and seen[mailbox]) then
-      table.insert(instants, 1, at)
+      newest_first[#newest_first + 1] = at
       seen[mailbox] = true
     end
+  end
+  local instants = {}
+  for place = #newest_first, 1, -1 do
+    instants[#instants + 1] = newest_first[place]
   end
   return instants
 end
@@ -87,6 +91,15 @@ local function counted(bucket, limit, now)
     return bucket.failures
   end
   return instants_of(bucket.generates, WINDOWS[limit], now, limit == 'addresses')
+end
+
+-- Whether a bucket holds so many that a limit could count as many as this: only then is it worth
+-- while to list them.
+local function may_hold(bucket, limit, most)
+  if limit == 'failures' then
+    return #bucket.failures >= most
+  end
+  return #bucket.generates >= most * 2
 end
 
 -- How long until one more than now fits.
@@ -111,9 +124,11 @@ local function client_wait(client, names, limits, now, mailbox)
   for place, bucket in ipairs(client) do
     for _, name in ipairs(names) do
       local most = limits[name] * FACTORS[place]
-      local instants = counted(bucket, name, now)
-      if #instants >= most and not (name == 'addresses' and knows(bucket, mailbox)) then
-        longest = math.max(longest, until_one_more(instants, most, name, now))
+      if may_hold(bucket, name, most) and not (name == 'addresses' and knows(bucket, mailbox)) then
+        local instants = counted(bucket, name, now)
+        if #instants >= most then
+          longest = math.max(longest, until_one_more(instants, most, name, now))
+        end
       end
     end
   end

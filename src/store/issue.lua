@@ -1,7 +1,7 @@
 -- Decides which code a job may mail, as `Record::issue` does. KEYS: record, and
 -- budget if there are limits.
 -- Answers {'live', nonce, key id, digits, expiry, now}, {'superseded'}, {'too_old'}, {'blocked'} or
--- {'unreadable'}. Nothing is written unless a code is made or dropped; the budget is only read.
+-- {'unreadable'}. Nothing is written unless a code is made; the budget is only read.
 
 local now = clock(ARGV[1])
 local lifetime, resend, live_codes = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -64,35 +64,29 @@ local has_spent = not is_open(budget, limits, now, false)
 if has_spent and step_up == 'block' then
   return { 'blocked' }
 end
-local is_stepped = has_spent or must_step_up
 
--- What is spent is not compared: a code that nobody may use must not be mailed again.
+-- What is spent is not compared: a code that nobody may use must not be mailed.
 local usable = {}
 for _, code in ipairs(record.codes) do
-  local is_of_this_class = (code.stepped or false) == is_stepped
-  if is_of_this_class or is_open(budget, limits, now, code.stepped) then
+  if is_open(budget, limits, now, code.stepped) then
     usable[#usable + 1] = code
   end
 end
-local has_dropped = #usable < #record.codes
-record.codes = usable
-
 local existing
 if resend == 'keep' then
-  existing = code_to_keep(record.codes)
+  existing = code_to_keep(usable)
 else
-  existing = code_not_to_rotate(record.codes)
+  existing = code_not_to_rotate(usable)
 end
 if existing then
-  if has_dropped then
-    save_record(KEYS[1], now, record)
-  end
   return live(existing)
 end
-
-if resend == 'rotate' then
-  record.codes = {}
+local is_stepped = has_spent or must_step_up
+if not is_open(budget, limits, now, is_stepped) then
+  return { 'blocked' }
 end
+
+record.codes = resend == 'keep' and usable or {}
 local code = {
   nonce = nonce, tag = tag, key = key_id, digits = digits,
   made = now, ends = now + lifetime, job = job, asked = asked,

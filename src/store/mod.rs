@@ -108,7 +108,7 @@ pub enum EndState {
     Expired,
     /// The person had succeeded with an earlier mail.
     Superseded,
-    /// The mailbox has spent its failures, and `otp.step_up` gives it no code meanwhile.
+    /// The mailbox has spent its failures, and no code that it may have would be compared.
     Blocked,
 }
 

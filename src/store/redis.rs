@@ -10,6 +10,7 @@ mod pace;
 mod unresolved;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
@@ -27,7 +28,6 @@ use crate::otp::policy::{
     STEPPED_FAILURES_PER_DAY, SUPERSEDE_MARGIN, StepUp,
 };
 use crate::redis_link::{LinkError, RedisLink, Script};
-use client::{Client, Reserved};
 
 /// The version byte of every value.
 const VERSION: u8 = 1;
@@ -226,33 +226,17 @@ impl OtpStore for RedisStore {
     async fn admit(&self, request: &AdmitRequest) -> Result<Admitted, StoreError> {
         match self.client(request.client, request.limit) {
             Some(client) if self.link.is_cluster() => self.admit_apart(request, &client).await,
-            client => self.admit_with(request, client.as_ref()).await,
+            client => {
+                let client = client.as_ref();
+                self.admit_with(request, client, Duration::ZERO).await
+            }
         }
     }
 
     async fn give_back(&self, request: &AdmitRequest) -> Result<(), StoreError> {
-        let mut client = self.client(request.client, request.limit);
-        if self.link.is_cluster()
-            && let Some(apart) = client.take()
-        {
-            self.unreserve(&apart, Reserved::Generate).await?;
-        }
-        let mut keys = self.request_keys(request);
-        keys.extend(client.iter().flat_map(Client::keys));
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let repeatable = request.repeatable.as_ref();
-        let args = [
-            self.injected_now(),
-            self.limits(),
-            request.challenge.to_string().into_bytes(),
-            repeatable.map_or_else(Vec::new, |request| request.id.as_bytes().to_vec()),
-            client.as_ref().map_or_else(Vec::new, Client::mailbox),
-        ];
-        match self.invoke(&self.scripts.give_back, &keys, &args).await? {
-            1_i64 => Ok(()),
-            _ => Err(unreadable("a budget, a bucket or what came of a request")),
+        match self.client(request.client, request.limit) {
+            Some(client) if self.link.is_cluster() => self.give_back_apart(request, &client).await,
+            client => self.give_back_with(request, client.as_ref()).await,
         }
     }
 

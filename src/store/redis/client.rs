@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
+use tokio::time::Instant;
 
 use super::answer::{self, duration};
 use super::{RedisStore, number, unreadable};
@@ -16,7 +17,7 @@ use crate::otp::clock::millis;
 use crate::otp::idempotency::{IN_FLIGHT, REQUEST_REPLAY};
 use crate::otp::policy::ClientLimits;
 use crate::otp::record::REPLAY_TIME;
-use crate::redis_link::Script;
+use crate::redis_link::{LinkError, Script};
 use crate::store::{
     Admission, AdmitRequest, Admitted, Check, Evaluated, StoreError, Verdict, VerifyRequest,
 };
@@ -35,7 +36,7 @@ pub enum Reserved {
     Generate,
     /// A code that may be wrong.
     Failure,
-    /// A code that was right before.
+    /// A code that was right before, or that nobody could look at.
     Repetition,
 }
 
@@ -147,37 +148,42 @@ impl RedisStore {
         request: &VerifyRequest,
         client: &Client,
     ) -> Result<Check, StoreError> {
+        let begin = Instant::now();
         let answer = self.reserve(client, Reserved::Failure).await?;
-        let (wait, reserved) = (answer.wait, client.failure_quota(answer.stands.into_iter()));
+        let (wait, mut stands) = (answer.wait, client.failure_quota(answer.stands.into_iter()));
         if !wait.is_zero() {
             return Ok(Check {
                 verdict: Verdict::Refused { retry_after: wait },
                 evaluated: Evaluated::default(),
                 resolved: 0,
-                client: reserved,
+                client: stands,
             });
         }
-        let mut check = self.verify_with(request, None).await?;
-        check.client = reserved;
-        let back = match check.verdict {
-            Verdict::Correct => Some(Reserved::Failure),
-            Verdict::Repeated => Some(Reserved::Repetition),
-            _ => None,
+        let check = self.in_time(begin, self.verify_with(request, None)).await;
+        let back = match check.as_ref().map(|check| check.verdict) {
+            Ok(Verdict::Correct) => Some(Reserved::Failure),
+            Ok(Verdict::Repeated) | Err(_) => Some(Reserved::Repetition),
+            Ok(_) => None,
         };
-        if let Some(back) = back {
-            // The code is used up, so that this success is told whatever becomes of the client.
-            if let Ok(answer) = self.unreserve(client, back).await {
-                check.client = client.failure_quota(answer.stands.into_iter());
-            }
+        // What was decided is told whatever becomes of the client: a right code is used up.
+        if let Some(back) = back
+            && let Ok(answer) = self.unreserve(client, back).await
+        {
+            stands = client.failure_quota(answer.stands.into_iter());
         }
-        Ok(check)
+        Ok(Check {
+            client: stands,
+            ..check?
+        })
     }
 
-    /// Admits in one step, with the client or without one.
+    /// Admits in one step, with the client or without one. Who is known to be refused for a while is
+    /// told so, unless the request is a repetition.
     pub(super) async fn admit_with(
         &self,
         request: &AdmitRequest,
         client: Option<&Client>,
+        refused_for: Duration,
     ) -> Result<Admitted, StoreError> {
         let mut keys = self.request_keys(request);
         keys.extend(client.into_iter().flat_map(Client::keys));
@@ -198,6 +204,7 @@ impl RedisStore {
             number(millis(IN_FLIGHT)),
             client.map_or_else(Vec::new, Client::limits),
             client.map_or_else(Vec::new, Client::mailbox),
+            number(millis(refused_for)),
         ];
         let answer: Vec<Value> = self.invoke(&self.scripts.admit, &keys, &args).await?;
         answer::admitted(answer, client)
@@ -210,26 +217,82 @@ impl RedisStore {
         request: &AdmitRequest,
         client: &Client,
     ) -> Result<Admitted, StoreError> {
+        let begin = Instant::now();
         let answer = self.reserve(client, Reserved::Generate).await?;
-        let (wait, reserved) = (
+        let (wait, mut stands) = (
             answer.wait,
             client.generate_quotas(answer.stands.into_iter()),
         );
-        if !wait.is_zero() {
+        if !wait.is_zero() && request.repeatable.is_none() {
             return Ok(Admitted {
                 admission: Admission::ClientRefused { retry_after: wait },
-                client: reserved,
+                client: stands,
             });
         }
-        let mut admitted = self.admit_with(request, None).await?;
-        admitted.client = reserved;
-        if admitted.admission != Admission::Granted {
-            // What can't be given back stays charged for an hour, which lets nobody ask for more.
-            if let Ok(answer) = self.unreserve(client, Reserved::Generate).await {
-                admitted.client = client.generate_quotas(answer.stands.into_iter());
-            }
+        let asked = self.admit_with(request, None, wait);
+        let admitted = self.in_time(begin, asked).await;
+        let is_granted = matches!(&admitted, Ok(answer) if answer.admission == Admission::Granted);
+        let is_charged = wait.is_zero() && !is_granted;
+        // What can't be given back stays charged for an hour, which lets nobody ask for more.
+        if is_charged && let Ok(answer) = self.unreserve(client, Reserved::Generate).await {
+            stands = client.generate_quotas(answer.stands.into_iter());
         }
-        Ok(admitted)
+        Ok(Admitted {
+            client: stands,
+            ..admitted?
+        })
+    }
+
+    /// Takes a mail back in one step, with the client or without one.
+    pub(super) async fn give_back_with(
+        &self,
+        request: &AdmitRequest,
+        client: Option<&Client>,
+    ) -> Result<(), StoreError> {
+        let mut keys = self.request_keys(request);
+        keys.extend(client.into_iter().flat_map(Client::keys));
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let repeatable = request.repeatable.as_ref();
+        let args = [
+            self.injected_now(),
+            self.limits(),
+            request.challenge.to_string().into_bytes(),
+            repeatable.map_or_else(Vec::new, |request| request.id.as_bytes().to_vec()),
+            client.map_or_else(Vec::new, Client::mailbox),
+        ];
+        match self.invoke(&self.scripts.give_back, &keys, &args).await? {
+            1_i64 => Ok(()),
+            _ => Err(unreadable("a budget, a bucket or what came of a request")),
+        }
+    }
+
+    /// Takes a mail back where the client is on another server than the mailbox: what one of them
+    /// can't be told keeps nothing from the other.
+    pub(super) async fn give_back_apart(
+        &self,
+        request: &AdmitRequest,
+        client: &Client,
+    ) -> Result<(), StoreError> {
+        let (of_client, of_mailbox) = tokio::join!(
+            self.unreserve(client, Reserved::Generate),
+            self.give_back_with(request, None)
+        );
+        of_client.and(of_mailbox)
+    }
+
+    /// The mailbox's answer, if it comes while a client that was charged at `begin` can still get
+    /// back what it was charged with: whoever asks waits for both no longer than for one command.
+    async fn in_time<T>(
+        &self,
+        begin: Instant,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let span = self.link.deadline() * 3 / 4;
+        tokio::time::timeout_at(begin + span, answer)
+            .await
+            .unwrap_or_else(|_elapsed| Err(LinkError::NoAnswer(span).into()))
     }
 
     async fn reserve(&self, client: &Client, what: Reserved) -> Result<Answer, StoreError> {
@@ -238,11 +301,7 @@ impl RedisStore {
 
     /// Takes back what was reserved; if it is a failure, the code is right, and the newest code
     /// asked for is given back with it, unless that was done before.
-    pub(super) async fn unreserve(
-        &self,
-        client: &Client,
-        what: Reserved,
-    ) -> Result<Answer, StoreError> {
+    async fn unreserve(&self, client: &Client, what: Reserved) -> Result<Answer, StoreError> {
         self.ask(&self.scripts.client_give_back, client, what).await
     }
 

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{instant, signed};
 use crate::otp::clock::UnixMillis;
 use crate::otp::pace::MINUTE;
+use crate::otp::policy::CLOCK_STEP;
 use crate::store::{Pace, PaceName, Paced};
 
 /// Decides whether one more mail is within the pace, and counts it then.
@@ -18,8 +19,10 @@ pub fn ask(db: &Connection, now: UnixMillis, pace: &Pace) -> rusqlite::Result<Pa
         .query_row(params![pace.name.0, deciding], |row| instant(row, 0))
         .optional()?;
     if let Some(at) = counted {
-        let wait = at.after(MINUTE).since(now);
-        if !wait.is_zero() {
+        let (wait, latest) = (at.after(MINUTE).since(now), now.after(CLOCK_STEP));
+        if at > latest {
+            forget_later(db, pace.name, latest)?;
+        } else if !wait.is_zero() {
             // Longer waits would come of a clock that was set back before a start.
             return Ok(Paced::Wait(wait.min(MINUTE)));
         }
@@ -62,6 +65,14 @@ fn newest(db: &Connection, name: PaceName) -> rusqlite::Result<i64> {
         .query_row([name.0], |row| row.get(0))
         .optional()
         .map(Option::unwrap_or_default)
+}
+
+/// Removes the mails that were counted while the clock was wrong. What stands before them decides
+/// nothing any more, so that the gap does no harm.
+fn forget_later(db: &Connection, name: PaceName, latest: UnixMillis) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM pace WHERE name = ? AND at > ?")?
+        .execute(params![name.0, signed(latest)])?;
+    Ok(())
 }
 
 /// Removes a few mails whose minute is over. They are the oldest of their names, so that the places

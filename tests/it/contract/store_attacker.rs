@@ -137,7 +137,9 @@ impl Attack<'_> {
                 }
                 compared += 1;
             }
-            if self.plan.owner {
+            if self.plan.owner
+                && let Some(mail) = mail
+            {
                 let right = self.bench.typed(*who, &mail.code);
                 self.verify(&right).await;
             }
@@ -156,11 +158,12 @@ impl Attack<'_> {
         self.bench.who(&spelling, &self.requests.to_string())
     }
 
-    async fn ask(&mut self, who: Who) -> Mailed {
+    /// What is mailed; nothing while all windows are full.
+    async fn ask(&mut self, who: Who) -> Option<Mailed> {
         self.requests += 1;
         let request = self.bench.request(who, &format!("job {}", self.requests));
         let issued = self.issue(&request).await;
-        self.bench.mailed(who, &issued)
+        (issued != Issued::Blocked).then(|| self.bench.mailed(who, &issued))
     }
 
     /// One guess, from a network that was never seen before; a lucky one is not to be had, since

@@ -15,7 +15,8 @@ use otpost::sqlite::{OpenError, Sqlite};
 use otpost::store::redis::RedisStore;
 use otpost::store::sqlite::SqliteStore;
 use otpost::store::{
-    AdmitRequest, Candidate, ClientBuckets, IssueRequest, Issued, OtpStore, Verdict, VerifyRequest,
+    Admission, AdmitRequest, Candidate, ClientBuckets, IssueRequest, Issued, OtpStore, Verdict,
+    VerifyRequest,
 };
 use tempfile::TempDir;
 
@@ -317,6 +318,11 @@ impl Bench {
     pub async fn verify(&self, store: &dyn OtpStore, who: Who, code: &str) -> Verdict {
         store.verify(&self.typed(who, code)).await.unwrap().verdict
     }
+}
+
+/// Asks whether one more mail may be sent, and counts it then.
+pub async fn admit(store: &dyn OtpStore, request: &AdmitRequest) -> Admission {
+    store.admit(request).await.unwrap().admission
 }
 
 /// A code in a mail.

@@ -5,21 +5,18 @@ use std::time::Duration;
 use otpost::otp::clock::UnixMillis;
 use otpost::otp::policy::{AddressLimits, Policy, Resend, StepUp};
 use otpost::store::{
-    Admission, Cause, Check, ClientBuckets, Evaluated, Issued, OtpStore, Verdict, VerifyRequest,
+    Admission, Cause, Check, ClientBuckets, Evaluated, IssueRequest, Issued, OtpStore, Verdict,
+    VerifyRequest,
 };
 use rstest::rstest;
 
 use super::store_bench::Backend::{Redis, Sqlite};
-use super::store_bench::{Backend, Bench, LIMITED, LIMITS, Who, other_than};
+use super::store_bench::{Backend, Bench, LIMITED, LIMITS, Who, admit, other_than};
 
 const WRONG: Verdict = Verdict::Incorrect(Cause::Wrong);
 const SPENT: Verdict = Verdict::Incorrect(Cause::BudgetSpent);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-
-async fn admit(store: &dyn OtpStore, who: Who) -> Admission {
-    store.admit(&who.mail()).await.unwrap().admission
-}
 
 /// Ann in some context.
 fn context(bench: &Bench, number: u32) -> Who {
@@ -32,8 +29,11 @@ async fn spend(bench: &Bench, store: &dyn OtpStore, contexts: std::ops::Range<u3
     let mut compared = 0;
     for number in contexts {
         let who = context(bench, number);
-        let mailed = bench.issue(store, who, "job").await;
-        let wrong = wrong_one(&mailed.code);
+        let issued = store.issue(&bench.request(who, "job")).await.unwrap();
+        if issued == Issued::Blocked {
+            break;
+        }
+        let wrong = wrong_one(&bench.mailed(who, &issued).code);
         if bench.verify(store, who, &wrong).await != WRONG {
             break;
         }
@@ -119,15 +119,63 @@ async fn stepped_up_codes_have_a_budget_of_their_own(#[values(Sqlite, Redis)] ba
     let bench = Bench::open_with(backend, LIMITED).await;
     let store = bench.store().await;
     assert_eq!(spend(&bench, &*store, 0..100).await, 10 + 12);
-    let ann = bench.ann();
-    let mailed = bench.issue(&*store, ann, "job").await;
-    assert_eq!(mailed.code.len(), 8);
-    assert_eq!(bench.verify(&*store, ann, &mailed.code).await, SPENT);
     // The hour is over, and five of the day are left.
     bench.clock.advance(HOUR);
     assert_eq!(spend(&bench, &*store, 100..200).await, 5);
     bench.clock.advance(23 * HOUR);
     assert_eq!(spend(&bench, &*store, 200..300).await, 10 + 12);
+}
+
+#[rstest]
+#[tokio::test]
+async fn no_code_is_mailed_while_none_would_be_compared(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(Resend::Keep, Resend::Rotate)] resend: Resend,
+) {
+    let bench = Bench::open_with(backend, Policy { resend, ..LIMITED }).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    assert_eq!(spend(&bench, &*store, 0..21).await, 21);
+    let longer = bench.issue(&*store, ann, "job 1").await;
+    assert_eq!(spend(&bench, &*store, 21..100).await, 1);
+    for (who, job) in [(ann, "job 1"), (ann, "job 2"), (context(&bench, 99), "job")] {
+        let request = bench.request(who, job);
+        assert_eq!(store.issue(&request).await.unwrap(), Issued::Blocked);
+    }
+    assert_eq!(bench.verify(&*store, ann, &longer.code).await, SPENT);
+    bench.clock.advance(HOUR);
+    let normal = bench.issue(&*store, ann, "job 3").await;
+    assert_eq!(normal.code.len(), 6);
+    let right = bench.verify(&*store, ann, &normal.code).await;
+    assert_eq!(right, Verdict::Correct);
+}
+
+/// A breaker is open, and the mailbox has spent the failures of the longer codes that it asks for.
+#[rstest]
+#[tokio::test]
+async fn who_may_have_no_longer_code_gets_the_one_that_is_good_again_but_no_new_normal_one(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(Resend::Keep, Resend::Rotate)] resend: Resend,
+) {
+    let bench = Bench::open_with(backend, Policy { resend, ..LIMITED }).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    assert_eq!(spend(&bench, &*store, 0..100).await, 10 + 12);
+    bench.clock.advance(HOUR);
+    let issue = async |who, job: &str, must_step_up| {
+        let request = IssueRequest {
+            must_step_up,
+            ..bench.request(who, job)
+        };
+        store.issue(&request).await.unwrap()
+    };
+    let fresh = issue(context(&bench, 99), "job", true).await;
+    assert_eq!(fresh, Issued::Blocked);
+    let mailed = bench.mailed(ann, &issue(ann, "job 1", false).await);
+    let again = bench.mailed(ann, &issue(ann, "job 1", true).await);
+    assert_eq!(again.code, mailed.code, "its own job may mail it again");
+    bench.clock.advance(Duration::from_secs(301));
+    assert_eq!(issue(ann, "job 2", true).await, Issued::Blocked);
+    let right = bench.verify(&*store, ann, &mailed.code).await;
+    assert_eq!(right, Verdict::Correct, "asking does not end it");
 }
 
 #[rstest]
@@ -277,12 +325,12 @@ async fn nothing_is_limited_when_limits_are_off(#[values(Sqlite, Redis)] backend
     let bench = Bench::open(backend).await;
     let (store, ann) = (bench.store().await, bench.ann());
     for _ in 0..20 {
-        assert_eq!(admit(&*store, ann).await, Admission::Granted);
+        assert_eq!(admit(&*store, &ann.mail()).await, Admission::Granted);
     }
     assert_eq!(spend(&bench, &*store, 0..60).await, 60);
     // What was not counted is not held against the address later.
     let limited = bench.store_with(LIMITED).await;
-    assert_eq!(admit(&*limited, ann).await, Admission::Granted);
+    assert_eq!(admit(&*limited, &ann.mail()).await, Admission::Granted);
     assert_eq!(bench.issue(&*limited, ann, "job").await.code.len(), 6);
 }
 
@@ -299,7 +347,7 @@ async fn a_budget_goes_when_its_last_window_is_over(#[values(Sqlite, Redis)] bac
     };
     let bench = Bench::open_with(backend, policy).await;
     let (store, ann) = (bench.store().await, bench.ann());
-    admit(&*store, ann).await;
+    admit(&*store, &ann.mail()).await;
     let after_mail = time_left(&bench, ann).await;
     assert_eq!(after_mail, DAY);
     spend(&bench, &*store, 0..1).await;
@@ -309,7 +357,7 @@ async fn a_budget_goes_when_its_last_window_is_over(#[values(Sqlite, Redis)] bac
     bench.clock.advance(30 * DAY);
     if backend == Sqlite {
         // Another address's row takes the ended ones along.
-        admit(&*store, bench.who("bob@example.org", "")).await;
+        admit(&*store, &bench.who("bob@example.org", "").mail()).await;
         let count = |db: &rusqlite::Connection| {
             db.query_row("SELECT count(*) FROM budget", [], |row| {
                 row.get::<_, i64>(0)

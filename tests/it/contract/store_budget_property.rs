@@ -1,6 +1,7 @@
 //! The store's contract as properties over random schedules of one mailbox: mails, jobs, right and
 //! wrong codes in several contexts, by several clients, and time. Both backends answer as the pure
-//! rules do, and no schedule has more guesses compared than the windows allow.
+//! rules do, every code that is mailed would be right, and no schedule has more guesses compared than
+//! the windows allow.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -173,6 +174,10 @@ impl Run<'_> {
         }
         if matches!(expected, Issued::Live { .. }) {
             let mailed = self.bench.mailed(who, &expected);
+            let typed = self.bench.typed(who, &mailed.code);
+            let (mut record, mut budget) = (record.clone(), self.budget.clone());
+            let check = record.verify(&mut budget, &self.policy, now, &typed);
+            prop_assert_eq!(check.verdict, Verdict::Correct, "a mailed code works");
             self.mailed.insert(context, mailed.code);
         }
         Ok(())

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use otpost::otp::idempotency::{Fingerprint, IN_FLIGHT, REQUEST_REPLAY};
 use otpost::otp::policy::Policy;
-use otpost::redis_link::{DEADLINE, RedisLink};
-use otpost::store::redis::RedisStore;
 use otpost::store::{
-    Admission, AdmitRequest, IdempotencyId, OtpStore, Repeatable, Repetition, StoreError,
+    Admission, AdmitRequest, ClientBuckets, IdempotencyId, OtpStore, Repeatable, Repetition,
+    StoreError,
 };
 use rstest::rstest;
 
-use super::store_bench::Backend::{Redis, Sqlite};
-use super::store_bench::{Backend, Bench, LIMITED, LIMITS, POLICY, Who};
+use super::store_bench::Backend::{Cluster, Redis, Sqlite};
+use super::store_bench::{
+    ALL_LIMITED, Backend, Bench, CLIENT_LIMITS, LIMITED, LIMITS, POLICY, Who, admit,
+};
 use super::store_callers::{CALLERS, at_once, stores};
-use crate::support::redis_server::RedisCluster;
 
 const KEY: &str = "8e03978e-40d5-43e8-bc93-6894a57f9324";
 
@@ -27,6 +27,13 @@ fn request(bench: &Bench, who: Who, fingerprint: u8, id: &str) -> AdmitRequest {
             id: id.to_owned(),
         }),
         ..who.mail()
+    }
+}
+
+fn by(client: ClientBuckets, request: AdmitRequest) -> AdmitRequest {
+    AdmitRequest {
+        client: Some(client),
+        ..request
     }
 }
 
@@ -61,24 +68,18 @@ async fn a_repeated_request_has_the_first_id_and_is_not_counted_again(
     let bench = Bench::open_with(backend, policy).await;
     let (store, ann) = (bench.store().await, bench.ann());
     let first = request(&bench, ann, 1, "first");
-    assert_eq!(
-        store.admit(&first).await.unwrap().admission,
-        Admission::Granted
-    );
+    assert_eq!(admit(&*store, &first).await, Admission::Granted);
     note(&*store, &first).await;
     for number in 0..20 {
         bench.clock.advance(Duration::from_secs(1));
         let again = request(&bench, ann, 1, &format!("again {number}"));
-        assert_eq!(
-            store.admit(&again).await.unwrap().admission,
-            accepted("first")
-        );
+        assert_eq!(admit(&*store, &again).await, accepted("first"));
     }
     // Had any of them been counted, the cooldown would go on.
     bench
         .clock
         .advance(LIMITS.cooldown.saturating_sub(Duration::from_secs(20)));
-    let next = store.admit(&ann.mail()).await.unwrap().admission;
+    let next = admit(&*store, &ann.mail()).await;
     assert_eq!(next, Admission::Granted);
 }
 
@@ -91,14 +92,11 @@ async fn the_same_key_with_another_request_is_told_so(
     let bench = Bench::open_with(backend, policy).await;
     let (store, ann) = (bench.store().await, bench.ann());
     let (first, other) = (request(&bench, ann, 1, "1"), request(&bench, ann, 2, "2"));
-    assert_eq!(
-        store.admit(&first).await.unwrap().admission,
-        Admission::Granted
-    );
-    assert_eq!(store.admit(&other).await.unwrap().admission, OTHER_REQUEST);
+    assert_eq!(admit(&*store, &first).await, Admission::Granted);
+    assert_eq!(admit(&*store, &other).await, OTHER_REQUEST);
     note(&*store, &first).await;
-    assert_eq!(store.admit(&other).await.unwrap().admission, OTHER_REQUEST);
-    assert_eq!(store.admit(&first).await.unwrap().admission, accepted("1"));
+    assert_eq!(admit(&*store, &other).await, OTHER_REQUEST);
+    assert_eq!(admit(&*store, &first).await, accepted("1"));
 }
 
 #[rstest]
@@ -110,11 +108,8 @@ async fn a_request_is_in_flight_until_it_is_noted_or_nobody_can_work_on_it_any_m
     let bench = Bench::open_with(backend, policy).await;
     let (store, ann) = (bench.store().await, bench.ann());
     let (first, again) = (request(&bench, ann, 1, "1"), request(&bench, ann, 1, "2"));
-    let ask = async || store.admit(&again).await.unwrap().admission;
-    assert_eq!(
-        store.admit(&first).await.unwrap().admission,
-        Admission::Granted
-    );
+    let ask = async || admit(&*store, &again).await;
+    assert_eq!(admit(&*store, &first).await, Admission::Granted);
     assert_eq!(ask().await, in_flight(IN_FLIGHT));
     let nearly = IN_FLIGHT.saturating_sub(Duration::from_millis(1));
     bench.clock.advance(nearly);
@@ -134,20 +129,12 @@ async fn a_request_is_in_flight_until_it_is_noted_or_nobody_can_work_on_it_any_m
 async fn a_refused_request_leaves_no_record(#[values(Sqlite, Redis)] backend: Backend) {
     let bench = Bench::open_with(backend, LIMITED).await;
     let (store, ann) = (bench.store().await, bench.ann());
-    let granted = store.admit(&ann.mail()).await.unwrap().admission;
+    let granted = admit(&*store, &ann.mail()).await;
     assert_eq!(granted, Admission::Granted);
-    let refused = store
-        .admit(&request(&bench, ann, 1, "1"))
-        .await
-        .unwrap()
-        .admission;
+    let refused = admit(&*store, &request(&bench, ann, 1, "1")).await;
     assert!(matches!(refused, Admission::Refused { .. }), "{refused:?}");
     bench.clock.advance(LIMITS.cooldown);
-    let other = store
-        .admit(&request(&bench, ann, 2, "2"))
-        .await
-        .unwrap()
-        .admission;
+    let other = admit(&*store, &request(&bench, ann, 2, "2")).await;
     assert_eq!(other, Admission::Granted);
 }
 
@@ -160,23 +147,13 @@ async fn a_request_that_is_given_back_leaves_no_record(
     let bench = Bench::open_with(backend, policy).await;
     let (store, ann) = (bench.store().await, bench.ann());
     let first = request(&bench, ann, 1, "1");
-    assert_eq!(
-        store.admit(&first).await.unwrap().admission,
-        Admission::Granted
-    );
+    assert_eq!(admit(&*store, &first).await, Admission::Granted);
     store.give_back(&first).await.unwrap();
     let other = request(&bench, ann, 2, "2");
-    assert_eq!(
-        store.admit(&other).await.unwrap().admission,
-        Admission::Granted
-    );
+    assert_eq!(admit(&*store, &other).await, Admission::Granted);
     // What belongs to another request stays.
     store.give_back(&first).await.unwrap();
-    let again = store
-        .admit(&request(&bench, ann, 2, "3"))
-        .await
-        .unwrap()
-        .admission;
+    let again = admit(&*store, &request(&bench, ann, 2, "3")).await;
     assert_eq!(again, in_flight(IN_FLIGHT));
 }
 
@@ -189,28 +166,19 @@ async fn a_request_is_remembered_for_a_day(
     let bench = Bench::open_with(backend, policy).await;
     let (store, ann) = (bench.store().await, bench.ann());
     let first = request(&bench, ann, 1, "1");
-    assert_eq!(
-        store.admit(&first).await.unwrap().admission,
-        Admission::Granted
-    );
+    assert_eq!(admit(&*store, &first).await, Admission::Granted);
     // Neither taking it over nor noting it makes that longer.
     bench.clock.advance(IN_FLIGHT);
-    assert_eq!(
-        store.admit(&first).await.unwrap().admission,
-        unfinished("1")
-    );
+    assert_eq!(admit(&*store, &first).await, unfinished("1"));
     note(&*store, &first).await;
     let nearly = REQUEST_REPLAY.saturating_sub(IN_FLIGHT + Duration::from_millis(1));
     bench.clock.advance(nearly);
     let again = request(&bench, ann, 1, "2");
-    assert_eq!(store.admit(&again).await.unwrap().admission, accepted("1"));
+    assert_eq!(admit(&*store, &again).await, accepted("1"));
     bench.clock.advance(Duration::from_millis(1));
-    assert_eq!(
-        store.admit(&again).await.unwrap().admission,
-        Admission::Granted
-    );
+    assert_eq!(admit(&*store, &again).await, Admission::Granted);
     note(&*store, &again).await;
-    assert_eq!(store.admit(&first).await.unwrap().admission, accepted("2"));
+    assert_eq!(admit(&*store, &first).await, accepted("2"));
 }
 
 #[rstest]
@@ -232,14 +200,8 @@ async fn callers_mailboxes_and_keys_are_independent(#[values(Sqlite, Redis)] bac
         let mut request = request(&bench, who, 1, "id");
         let repeatable = request.repeatable.as_mut().unwrap();
         repeatable.key = IdempotencyId::of(&bench.keys, caller, who.limit, key);
-        assert_eq!(
-            store.admit(&request).await.unwrap().admission,
-            Admission::Granted
-        );
-        assert_eq!(
-            store.admit(&request).await.unwrap().admission,
-            in_flight(IN_FLIGHT)
-        );
+        assert_eq!(admit(&*store, &request).await, Admission::Granted);
+        assert_eq!(admit(&*store, &request).await, in_flight(IN_FLIGHT));
     }
 }
 
@@ -255,7 +217,7 @@ async fn of_fifty_equal_requests_at_once_one_is_granted(
         let who = bench.who(&format!("{round}@example.org"), "");
         let requests = (0..CALLERS).map(|number| request(&bench, who, 1, &format!("id {number}")));
         let admissions = at_once(&stores, requests.collect(), |store, request| async move {
-            store.admit(&request).await.unwrap().admission
+            admit(&*store, &request).await
         })
         .await;
         let count = |wanted: &Admission| admissions.iter().filter(|it| *it == wanted).count();
@@ -266,26 +228,57 @@ async fn of_fifty_equal_requests_at_once_one_is_granted(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_decides_about_repeated_requests_on_one_node() {
-    let cluster = RedisCluster::start().await;
-    let bench = Bench::open(Sqlite).await;
-    let link = RedisLink::connect(&cluster.target(), DEADLINE).await;
-    let store = RedisStore::with_clock(link.unwrap(), LIMITED, bench.clock.clone());
+    let bench = Bench::open_with(Cluster, ALL_LIMITED).await;
+    let store = bench.store().await;
     for number in 0..20 {
         let who = bench.who(&format!("{number}@example.org"), "");
-        let first = request(&bench, who, 1, "1");
-        assert_eq!(
-            store.admit(&first).await.unwrap().admission,
-            Admission::Granted
-        );
+        let client = bench.client(&format!("192.0.2.{number}"));
+        let first = by(client, request(&bench, who, 1, "1"));
+        assert_eq!(admit(&*store, &first).await, Admission::Granted);
         store.give_back(&first).await.unwrap();
-        assert_eq!(
-            store.admit(&first).await.unwrap().admission,
-            Admission::Granted
-        );
-        note(&store, &first).await;
-        let again = request(&bench, who, 1, "2");
-        assert_eq!(store.admit(&again).await.unwrap().admission, accepted("1"));
+        assert_eq!(admit(&*store, &first).await, Admission::Granted);
+        note(&*store, &first).await;
+        let again = by(client, request(&bench, who, 1, "2"));
+        assert_eq!(admit(&*store, &again).await, accepted("1"));
     }
+}
+
+/// Who lost the answer to the last request that a limit allows hears what came of it, and not of the
+/// limit.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_request_that_took_a_clients_last_place_is_answered_again(
+    #[values(Sqlite, Redis, Cluster)] backend: Backend,
+) {
+    let bench = Bench::open_with(backend, ALL_LIMITED).await;
+    let (store, client) = (bench.store().await, bench.client("192.0.2.1"));
+    for number in 1..CLIENT_LIMITS.generate_per_10m {
+        let who = bench.who(&format!("{number}@example.org"), "");
+        let mail = by(client, who.mail());
+        assert_eq!(admit(&*store, &mail).await, Admission::Granted);
+    }
+    let ann = bench.ann();
+    let [last, again, other] = [(1, "1"), (1, "2"), (2, "3")]
+        .map(|(fingerprint, id)| by(client, request(&bench, ann, fingerprint, id)));
+    assert_eq!(admit(&*store, &last).await, Admission::Granted);
+    assert_eq!(admit(&*store, &again).await, in_flight(IN_FLIGHT));
+    note(&*store, &last).await;
+    for _ in 0..3 {
+        let admitted = store.admit(&again).await.unwrap();
+        assert_eq!(admitted.admission, accepted("1"));
+        let left = admitted.client.unwrap().map(|quota| quota.remaining);
+        assert_eq!(left, [0, 20, 0]);
+    }
+    assert_eq!(admit(&*store, &other).await, OTHER_REQUEST);
+    let retry_after = Duration::from_secs(3_600);
+    let refused = Admission::ClientRefused { retry_after };
+    let bob = by(
+        client,
+        request(&bench, bench.who("bob@example.org", ""), 1, "4"),
+    );
+    assert_eq!(admit(&*store, &bob).await, refused);
+    // Nothing is remembered of what was refused.
+    assert_eq!(admit(&*store, &bob).await, refused);
 }
 
 #[tokio::test]

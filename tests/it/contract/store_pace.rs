@@ -10,11 +10,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
-use tokio::sync::Barrier;
-use tokio::task::JoinSet;
 
 use super::store_bench::Backend::{Redis, Sqlite};
 use super::store_bench::{Backend, Bench, POLICY};
+use super::store_callers::{CALLERS, at_once, stores};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -135,15 +134,40 @@ async fn another_pace_under_the_same_name_holds_from_then_on(
 
 #[rstest]
 #[tokio::test]
-async fn a_clock_that_is_set_back_holds_up_nobody_for_longer_than_a_minute(
+async fn a_clock_that_is_set_back_by_a_minute_holds_up_nobody_for_longer_than_two(
     #[values(Sqlite, Redis)] backend: Backend,
 ) {
     let bench = Bench::open(backend).await;
     let (store, pace) = (bench.store().await, pace(1, 2));
     granted(&*store, pace, 2).await;
-    bench.clock.set_back(3_600 * SECOND);
+    bench.clock.set_back(MINUTE);
     let after_a_start = bench.store().await;
-    assert_eq!(ask(&*after_a_start, pace).await, Paced::Wait(MINUTE));
+    for _ in 0..2 {
+        assert_eq!(ask(&*after_a_start, pace).await, Paced::Wait(MINUTE));
+        bench.clock.advance(MINUTE);
+    }
+    assert_eq!(granted(&*after_a_start, pace, 9).await, 2);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_clock_that_is_set_back_by_more_holds_up_nobody_but_keeps_the_pace(
+    #[values(Sqlite, Redis)] backend: Backend,
+    #[values(3_600 * SECOND, MINUTE + Duration::from_millis(1))] by: Duration,
+) {
+    let bench = Bench::open(backend).await;
+    let (store, pace) = (bench.store().await, pace(1, 3));
+    granted(&*store, pace, 3).await;
+    bench.clock.set_back(by);
+    assert_eq!(granted(&*store, pace, 2).await, 2);
+    bench.clock.advance(10 * SECOND);
+    assert_eq!(granted(&*store, pace, 9).await, 1);
+    assert_eq!(ask(&*store, pace).await, Paced::Wait(50 * SECOND));
+    // The clock comes to where it was, and what was counted then holds up nobody either.
+    for _ in 0..(by.as_secs() / 60) {
+        bench.clock.advance(MINUTE);
+        assert_eq!(granted(&*store, pace, 9).await, 3);
+    }
 }
 
 #[rstest]
@@ -152,21 +176,13 @@ async fn fifty_who_ask_at_once_at_a_pace_of_twenty_are_granted_exactly_twenty(
     #[values(Sqlite, Redis)] backend: Backend,
 ) {
     let bench = Bench::open(backend).await;
-    let mut stores = Vec::new();
-    for _ in 0..10 {
-        stores.push(bench.store().await);
-    }
+    let stores = stores(&bench).await;
     for round in 0..20 {
-        let barrier = Arc::new(Barrier::new(50));
-        let mut callers = JoinSet::new();
-        for number in 0..50 {
-            let (store, barrier) = (Arc::clone(&stores[number % 10]), Arc::clone(&barrier));
-            callers.spawn(async move {
-                barrier.wait().await;
-                granted(&*store, pace(round, 20), 1).await
-            });
-        }
-        let answers = callers.join_all().await;
+        let asked = vec![pace(round, 20); CALLERS];
+        let answers = at_once(&stores, asked, |store, pace| async move {
+            granted(&*store, pace, 1).await
+        })
+        .await;
         assert_eq!(answers.iter().sum::<u32>(), 20, "round {round}");
     }
 }

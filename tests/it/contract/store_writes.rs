@@ -104,7 +104,7 @@ async fn weight(bench: &Bench, who: Who) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn on_redis_nothing_weighs_as_much_as_a_live_code() {
+async fn on_redis_no_code_weighs_as_much_as_a_live_one() {
     let bench = Bench::open_with(Redis, LIMITED).await;
     let store = bench.store().await;
     let (ann, nobody) = (bench.ann(), bench.who("nobody@example.org", ""));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use otpost::otp::breaker::History;
-use otpost::otp::policy::{AddressLimits, Policy, StepUp};
+use otpost::otp::policy::{AddressLimits, Policy, STEPPED_FAILURES_PER_DAY, StepUp};
 use otpost::queue::Outcome;
 use otpost::store::{EndState, Verdict};
 use rstest::rstest;
@@ -70,6 +70,29 @@ async fn an_address_whose_failures_are_spent_is_mailed_nothing_where_step_up_blo
     assert_eq!(outcome, Outcome::Done);
     assert_eq!(stage.end_of("r2").await, Some(EndState::Blocked));
     assert_eq!(stage.transport.messages.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_address_whose_longer_codes_are_spent_too_is_mailed_nothing() {
+    let stage = Stage::with(LIMITED);
+    spend(&stage).await;
+    for failure in 0..STEPPED_FAILURES_PER_DAY {
+        stage
+            .processor
+            .process(stage.job(&format!("s{failure}")))
+            .await;
+        let wrong = if code(&stage) == "00000000" {
+            "00000001"
+        } else {
+            "00000000"
+        };
+        assert!(matches!(stage.verify(wrong).await, Verdict::Incorrect(_)));
+    }
+    let mailed = stage.transport.messages.lock().unwrap().len();
+    let outcome = stage.processor.process(stage.job("r2")).await;
+    assert_eq!(outcome, Outcome::Done);
+    assert_eq!(stage.end_of("r2").await, Some(EndState::Blocked));
+    assert_eq!(stage.transport.messages.lock().unwrap().len(), mailed);
 }
 
 #[rstest]

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use otpost::redis_link::RedisNode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -24,10 +25,9 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Before the server at this port of the loopback address.
-    pub async fn before(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    /// At this port, before the server at that port of the loopback address.
+    pub async fn at(port: u16, server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let plan = Arc::default();
         let mut tasks = JoinSet::new();
         let shared = Arc::clone(&plan);
@@ -49,9 +49,12 @@ impl Proxy {
         }
     }
 
-    /// The address for settings.
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+    /// Where it listens.
+    pub fn node(&self) -> RedisNode {
+        RedisNode {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+        }
     }
 
     /// Lets so many calls pass and cuts the connection of the next one.

@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use otpost::redis_link::{Encryption, RedisNode, RedisServers, RedisTarget};
@@ -32,6 +33,29 @@ impl RedisServer {
             options: options.iter().map(|option| (*option).to_owned()).collect(),
         };
         server.restart().await;
+        server
+    }
+
+    /// Starts a cluster of this one server, whose clients find it at another port of this machine.
+    pub async fn start_as_cluster(announced: u16) -> Self {
+        let announced = announced.to_string();
+        let server = Self::start_with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-announce-port",
+            &announced,
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ])
+        .await;
+        let mut all_slots = redis::cmd("CLUSTER");
+        all_slots
+            .arg("ADDSLOTS")
+            .arg((0..16_384).collect::<Vec<_>>());
+        run(&server, &all_slots).await;
+        agree(std::slice::from_ref(&server)).await;
         server
     }
 
@@ -171,19 +195,8 @@ impl RedisCluster {
             )
             .await;
         }
-        let cluster = Self { nodes };
-        let agreed = async {
-            for node in &cluster.nodes {
-                let mut connection = node.connect().await;
-                while !agrees(&mut connection).await {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), agreed)
-            .await
-            .expect("the cluster's nodes agree");
-        cluster
+        agree(&nodes).await;
+        Self { nodes }
     }
 
     /// The cluster as a target of our own link, which has to find two of the nodes by itself.
@@ -211,20 +224,36 @@ async fn run(node: &RedisServer, command: &redis::Cmd) {
     done.expect("the cluster's node obeys");
 }
 
-async fn agrees(connection: &mut redis::aio::MultiplexedConnection) -> bool {
+/// Waits until all of them say that these are the cluster.
+async fn agree(nodes: &[RedisServer]) {
+    let known = format!("cluster_known_nodes:{}", nodes.len());
+    let sharing = format!("cluster_size:{}", nodes.len());
+    let wanted = [
+        "cluster_state:ok",
+        "cluster_slots_ok:16384",
+        &known,
+        &sharing,
+    ];
+    let agreed = async {
+        for node in nodes {
+            let mut connection = node.connect().await;
+            while !reports(&mut connection, &wanted).await {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), agreed)
+        .await
+        .expect("the cluster's nodes agree");
+}
+
+async fn reports(connection: &mut redis::aio::MultiplexedConnection, wanted: &[&str]) -> bool {
     let report: String = redis::cmd("CLUSTER")
         .arg("INFO")
         .query_async(connection)
         .await
         .expect("the cluster's node reports");
-    [
-        "cluster_state:ok",
-        "cluster_slots_ok:16384",
-        "cluster_known_nodes:3",
-        "cluster_size:3",
-    ]
-    .iter()
-    .all(|wanted| report.contains(wanted))
+    wanted.iter().all(|line| report.contains(line))
 }
 
 impl Drop for RedisServer {
@@ -233,16 +262,17 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port of the loopback address that nobody listens on now; small enough that the port 10,000
-/// above it exists, on which the nodes of a cluster talk.
+/// A port of the loopback address that nobody listens on now, and neither on the one 10,000 above it, on
+/// which the nodes of a cluster talk. Both are below those that the kernel gives to connections: no
+/// connection of another test takes them while a server is away.
 pub fn free_port() -> u16 {
-    let mut taken = Vec::new();
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("the port").port();
-        if port < 55_000 {
-            return port;
-        }
-        taken.push(listener);
-    }
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    // Other suites that run on the machine begin elsewhere.
+    let begin = std::process::id().wrapping_mul(101);
+    (0..10_000)
+        .map(|_| begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .filter_map(|place| u16::try_from(10_000 + place).ok())
+        .find(|port| is_free(*port) && is_free(port + 10_000))
+        .expect("a free port")
 }
