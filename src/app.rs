@@ -142,6 +142,7 @@ impl Process {
             gate: parts::gate(&self.settings),
             global: parts::global_pace(&self.settings, &self.keys),
             breaker: self.breaker.clone(),
+            tasks: self.shutdown.tracker(),
             cors_origins: self.settings.http.cors_origins.clone(),
             public_url: self.settings.http.public_url.clone(),
             development: self.development(),

@@ -126,6 +126,15 @@ pub async fn generate(
         client: api.buckets(&client),
         repeatable: key.map(|key| repeatable(&api, key, &id, &data)),
     };
+    api.clone().finish(take(api, mail, id, data)).await
+}
+
+async fn take(
+    api: Arc<Api>,
+    mail: AdmitRequest,
+    id: RequestId,
+    data: JobData,
+) -> Result<Response, Problem> {
     let place = global::take(&api).await?;
     let taken = api.intake.take(&mail, &id, &data).await;
     let may_come = match &taken {

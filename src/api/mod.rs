@@ -33,7 +33,10 @@ use std::time::Duration;
 pub use axum::Router;
 use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{any, get, post};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::otp::address::{AddressError, EmailAddress};
 use crate::otp::breaker::Breaker;
@@ -44,7 +47,7 @@ use crate::queue::JobQueue;
 use crate::store::{OtpStore, Pace};
 use crate::telemetry::Telemetry;
 use cors::Cors;
-use exchange::Exchange;
+use exchange::{Exchange, Failure};
 use intake::Intake;
 use problem::Problem;
 
@@ -77,6 +80,8 @@ pub struct Api {
     pub global: Option<Pace>,
     /// Counts wrong codes that no success followed.
     pub breaker: Arc<Breaker>,
+    /// Keeps what was begun until it has ended; the stop waits for it.
+    pub tasks: TaskTracker,
     /// Origins whose pages may call the endpoints.
     pub cors_origins: Vec<String>,
     /// Where clients reach the service, or empty if that is not configured.
@@ -131,6 +136,17 @@ impl Api {
         } else {
             EmailAddress::parse(text)
         }
+    }
+
+    /// Does what a request asks to its end, even if the client goes away meanwhile: what the store
+    /// has counted by then must reach the breaker and the metrics too, or be given back.
+    async fn finish<F>(&self, work: F) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        let task = self.tasks.spawn(work.in_current_span());
+        task.await
+            .unwrap_or_else(|_panic| Err(Problem::internal_error(Failure::Panicked)))
     }
 }
 

@@ -111,6 +111,10 @@ pub async fn verify(
 ) -> Result<Response, Problem> {
     let request = VerifyRequest::parse(members, &api)?;
     let request = request.for_the_store(&api, &client, &idempotency_key);
+    api.clone().finish(ask(api, request)).await
+}
+
+async fn ask(api: Arc<Api>, request: StoreRequest) -> Result<Response, Problem> {
     let check = within_deadline("store", api.store.verify(&request))
         .await?
         .map_err(Problem::unavailable)?;

@@ -14,6 +14,7 @@ mod limits;
 mod idempotency;
 mod digits;
 mod outages;
+mod departure;
 mod secrecy;
 mod ops;
 mod dev;
@@ -36,14 +37,18 @@ use otpost::api::client::Gate;
 use otpost::api::dev::Development;
 use otpost::api::intake::TwoSteps;
 use otpost::api::server::Peer;
+use otpost::otp::breaker::Breaker;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
 use otpost::otp::policy::{AddressLimits, ClientLimits, Policy, Resend, StepUp};
 use otpost::store::{Cause, Verdict};
 use otpost::telemetry::Telemetry;
 use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use self::running::PATIENCE;
 use crate::support::fakes::{FakeQueue, FakeStore};
 
 /// The router and what lies behind it.
@@ -52,6 +57,8 @@ struct Bench {
     store: Arc<FakeStore>,
     queue: Arc<FakeQueue>,
     telemetry: Arc<Telemetry>,
+    breaker: Arc<Breaker>,
+    tasks: TaskTracker,
 }
 
 /// An answer, read to its end.
@@ -112,6 +119,7 @@ impl Bench {
     fn build(store: FakeStore, queue: FakeQueue, set_up: impl FnOnce(&mut Api)) -> Self {
         let (store, queue) = (Arc::new(store), Arc::new(queue));
         let telemetry = Arc::new(Telemetry::default());
+        let (breaker, tasks) = (Arc::new(Breaker::default()), TaskTracker::new());
         let mut api = Api {
             store: store.clone(),
             queue: queue.clone(),
@@ -136,7 +144,8 @@ impl Bench {
             telemetry: telemetry.clone(),
             gate: Gate::default(),
             global: None,
-            breaker: Arc::default(),
+            breaker: breaker.clone(),
+            tasks: tasks.clone(),
             cors_origins: Vec::new(),
             public_url: String::new(),
             development: None,
@@ -147,7 +156,16 @@ impl Bench {
             store,
             queue,
             telemetry,
+            breaker,
+            tasks,
         }
+    }
+
+    /// Waits until all that was begun has ended.
+    async fn rest(&self) {
+        self.tasks.close();
+        let rest = timeout(PATIENCE, self.tasks.wait()).await;
+        rest.expect("what was begun ends");
     }
 
     /// For tests of what never gets as far as the store.

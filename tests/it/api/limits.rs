@@ -1,10 +1,8 @@
 //! What the HTTP side makes of limits: whoever is refused learns how long to wait and nothing else.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use otpost::otp::breaker::Breaker;
 use otpost::otp::client_budget::{ClientLimit, GENERATE_LIMITS};
 use otpost::store::{
     Admission, Cause, ClientBuckets, GenerateQuotas, Pace, PaceName, Paced, Quota, Verdict,
@@ -231,15 +229,11 @@ async fn wrong_codes_count_for_the_breaker_and_those_before_a_success_do_not(
     #[case] verdict: Verdict,
     #[case] untold: i64,
 ) {
-    let breaker = Arc::new(Breaker::default());
-    let counter = Arc::clone(&breaker);
-    let bench = Bench::build(FakeStore::new(verdict), FakeQueue::new(), |api| {
-        api.breaker = counter;
-    });
+    let bench = Bench::with(FakeStore::new(verdict), FakeQueue::new());
     for _ in 0..5 {
         bench.post("/otp/verify", VERIFY).await;
     }
-    assert_eq!(breaker.take(), untold);
+    assert_eq!(bench.breaker.take(), untold);
 }
 
 #[tokio::test]
