@@ -110,7 +110,7 @@ impl Process {
         let telemetry = Arc::new(Telemetry::default());
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let keys = Arc::new(keys::ring(&settings, &*entropy)?);
-        let backend = parts::backend(&settings, &entropy, &telemetry).await?;
+        let backend = parts::backend(&settings, &keys, &entropy, &telemetry).await?;
         backend.store.attest(&keys.marks()).await?;
         let durability = parts::durability(&settings, &backend, &telemetry).await?;
         let shutdown = Shutdown::default();
@@ -140,7 +140,6 @@ impl Process {
             entropy: self.entropy.clone(),
             telemetry: self.telemetry.clone(),
             gate: parts::gate(&self.settings),
-            global: parts::global_pace(&self.settings, &self.keys),
             breaker: self.breaker.clone(),
             tasks: self.shutdown.tracker(),
             cors_origins: self.settings.http.cors_origins.clone(),

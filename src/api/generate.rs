@@ -14,12 +14,12 @@ use utoipa::ToSchema;
 use super::body::Members;
 use super::client::Client;
 use super::idempotency::IdempotencyKey;
-use super::intake::NotTaken;
 use super::openapi::PostProblems;
 use super::problem::Problem;
-use super::{Api, exchange, global, rate_limit};
+use super::{Api, exchange, rate_limit};
 use crate::otp::address::{CONTEXT_CHARACTERS, ChallengeId, EmailAddress, LimitId};
 use crate::otp::idempotency::Fingerprint;
+use crate::otp::pace::spread;
 use crate::queue::job::{JobData, RequestId};
 use crate::store::{Admission, AdmitRequest, IdempotencyId, Quota, Repeatable, Repetition};
 
@@ -135,16 +135,7 @@ async fn take(
     id: RequestId,
     data: JobData,
 ) -> Result<Response, Problem> {
-    let place = global::take(&api).await?;
-    let taken = api.intake.take(&mail, &id, &data).await;
-    let may_come = match &taken {
-        Ok(admitted) => admitted.admission == Admission::Granted,
-        Err(reason) => matches!(reason, NotTaken::Unknown(_)),
-    };
-    if !may_come {
-        global::give_back(&api, place).await;
-    }
-    let admitted = taken?;
+    let admitted = api.intake.take(&mail, &id, &data).await?;
     let quotas = admitted.client.as_slice().as_flattened();
     match admitted.admission {
         Admission::Granted => Ok(accepted(&api, id.reveal(), quotas)),
@@ -156,7 +147,21 @@ async fn take(
             api.telemetry.limit_refused("client");
             Err(Problem::client_refused(retry_after, quotas))
         }
+        Admission::ServiceRefused { retry_after } => {
+            api.telemetry.limit_refused("global");
+            let wait = spread(retry_after, chance(&api));
+            Err(Problem::global_budget_spent(wait))
+        }
         Admission::Repeated(repetition) => repeated(&api, &repetition, quotas),
+    }
+}
+
+/// Without a source of chance everybody waits alike.
+fn chance(api: &Api) -> u64 {
+    let mut bytes = [0; 8];
+    match api.entropy.fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => u64::default(),
     }
 }
 

@@ -6,7 +6,6 @@
 //! `rate_limit` tells the client its own share.
 
 pub mod generate;
-pub mod global;
 pub mod intake;
 pub mod verify;
 pub mod requests;
@@ -44,7 +43,7 @@ use crate::otp::code::Entropy;
 use crate::otp::keys::KeyRing;
 use crate::otp::policy::Policy;
 use crate::queue::JobQueue;
-use crate::store::{OtpStore, Pace};
+use crate::store::OtpStore;
 use crate::telemetry::Telemetry;
 use cors::Cors;
 use exchange::{Exchange, Failure};
@@ -76,8 +75,6 @@ pub struct Api {
     pub telemetry: Arc<Telemetry>,
     /// Whom the endpoints answer, and whose word about the client's address counts.
     pub gate: client::Gate,
-    /// How many mails a minute the whole service sends, if that is bounded.
-    pub global: Option<Pace>,
     /// Counts wrong codes that no success followed.
     pub breaker: Arc<Breaker>,
     /// Keeps what was begun until it has ended; the stop waits for it.

@@ -41,7 +41,7 @@ use otpost::otp::breaker::Breaker;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
 use otpost::otp::policy::{AddressLimits, ClientLimits, Policy, Resend, StepUp};
-use otpost::store::{Cause, Verdict};
+use otpost::store::{Cause, Pace, PaceName, Verdict};
 use otpost::telemetry::Telemetry;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -93,6 +93,11 @@ const CLIENT_LIMITS: ClientLimits = ClientLimits {
     verify_failures_per_hour: 20,
 };
 
+const GLOBAL: Pace = Pace {
+    name: PaceName([7; 16]),
+    per_minute: 100,
+};
+
 /// One mail, as the mailbox lists it.
 fn mails() -> Value {
     json!([{
@@ -126,6 +131,7 @@ impl Bench {
             intake: Arc::new(TwoSteps {
                 store: store.clone(),
                 queue: queue.clone(),
+                global: None,
                 telemetry: telemetry.clone(),
             }),
             keys: Arc::new(keys()),
@@ -143,7 +149,6 @@ impl Bench {
             entropy: Arc::new(OsEntropy),
             telemetry: telemetry.clone(),
             gate: Gate::default(),
-            global: None,
             breaker: breaker.clone(),
             tasks: tasks.clone(),
             cors_origins: Vec::new(),
@@ -166,6 +171,18 @@ impl Bench {
         self.tasks.close();
         let rest = timeout(PATIENCE, self.tasks.wait()).await;
         rest.expect("what was begun ends");
+    }
+
+    /// A router with a budget for the whole service.
+    fn bounded(store: FakeStore, queue: FakeQueue) -> Self {
+        Self::build(store, queue, |api| {
+            api.intake = Arc::new(TwoSteps {
+                store: api.store.clone(),
+                queue: api.queue.clone(),
+                global: Some(GLOBAL),
+                telemetry: api.telemetry.clone(),
+            });
+        })
     }
 
     /// For tests of what never gets as far as the store.

@@ -114,6 +114,7 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
     let two_steps = TwoSteps {
         store: Arc::new(store.clone()),
         queue: queue.clone(),
+        global: None,
         telemetry: telemetry.clone(),
     };
     let tasks = TaskTracker::new();
@@ -132,7 +133,6 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
         entropy: Arc::new(OsEntropy),
         telemetry,
         gate: api::client::Gate::default(),
-        global: None,
         breaker: Arc::default(),
         tasks: tasks.clone(),
         cors_origins: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use otpost::store::{Cause, Pace, PaceName, Verdict};
+use otpost::store::{Cause, Verdict};
 use tokio::time::timeout;
 
 use super::Bench;
@@ -12,17 +12,12 @@ use crate::support::fakes::{FakeQueue, FakeStore, Hold};
 const GENERATE: &str = r#"{"email":"ada@example.org"}"#;
 const VERIFY: &str = r#"{"email":"ada@example.org","otp":"012345"}"#;
 
-const GLOBAL: Pace = Pace {
-    name: PaceName([7; 16]),
-    per_minute: 100,
-};
-
 /// A router whose store holds back whoever asks, and a global budget.
 fn holding(queue: FakeQueue) -> (Bench, Arc<Hold>) {
     let hold = Arc::new(Hold::default());
     let mut store = FakeStore::new(Verdict::Incorrect(Cause::Wrong));
     store.hold = Some(hold.clone());
-    let bench = Bench::build(store, queue, |api| api.global = Some(GLOBAL));
+    let bench = Bench::bounded(store, queue);
     (bench, hold)
 }
 
