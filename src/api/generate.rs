@@ -2,7 +2,6 @@
 //! knows no code, and it answers only after the queue has acknowledged the job.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::LOCATION;
@@ -15,7 +14,7 @@ use super::body::Members;
 use super::client::Client;
 use super::idempotency::IdempotencyKey;
 use super::openapi::PostProblems;
-use super::problem::Problem;
+use super::problem::{Problem, whole_seconds};
 use super::{Api, exchange, rate_limit};
 use crate::otp::address::{CONTEXT_CHARACTERS, ChallengeId, EmailAddress, LimitId};
 use crate::otp::idempotency::Fingerprint;
@@ -191,7 +190,7 @@ fn accepted(api: &Api, id: &str, quotas: &[Quota]) -> Response {
         message: "OTP is on its way",
         id: id.to_owned(),
         expires_in: api.policy.lifetime.as_secs(),
-        resend_in: whole_seconds(api.resend_in),
+        resend_in: whole_seconds(api.resend_in).into(),
     };
     let mut response = exchange::json(StatusCode::ACCEPTED, &body).into_response();
     let location = HeaderValue::from_str(&format!("/otp/requests/{id}"))
@@ -199,11 +198,6 @@ fn accepted(api: &Api, id: &str, quotas: &[Quota]) -> Response {
     response.headers_mut().insert(LOCATION, location);
     rate_limit::write(response.headers_mut(), quotas);
     response
-}
-
-/// Rounded up, since who comes back too early is refused.
-fn whole_seconds(span: Duration) -> u64 {
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 /// Why a text is not a language tag.
@@ -276,11 +270,5 @@ mod tests {
         for text in ["", "a\0", "a\nb", "\u{85}", longer.as_str()] {
             assert!(parse_context(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_begun_second_counts_as_a_whole_one() {
-        assert_eq!(whole_seconds(Duration::from_secs(30)), 30);
-        assert_eq!(whole_seconds(Duration::from_millis(30_001)), 31);
     }
 }
