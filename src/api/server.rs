@@ -228,11 +228,12 @@ struct Watch {
     requests: Mutex<Requests>,
 }
 
-/// How many requests hyper has found, and which will be the last.
+/// How many requests hyper has found, and what the connection holds beyond them.
 #[derive(Default)]
 struct Requests {
     found: u64,
     last: Option<Last>,
+    has_begun_a_head: bool,
 }
 
 impl Watch {
@@ -269,15 +270,26 @@ impl Watch {
     }
 
     /// The first bytes after idleness begin a head; further ones gain it no time.
-    fn received(&self, last: Option<Last>) {
-        if last.is_some() {
+    fn received(&self, framing: &Framing) {
+        {
             let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-            requests.last = last;
+            requests.last = framing.last();
+            requests.has_begun_a_head = framing.has_begun_a_head();
         }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).0;
         if state == State::Idle {
             self.enter(State::Head);
         }
+    }
+
+    /// hyper is done with an answer. A head that has begun along with the request gains no idleness.
+    fn answered(&self) {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        self.enter(if requests.has_begun_a_head {
+            State::Head
+        } else {
+            State::Idle
+        });
     }
 }
 
@@ -289,7 +301,7 @@ struct Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.watch.enter(State::Idle);
+        self.watch.answered();
     }
 }
 
@@ -341,7 +353,7 @@ impl AsyncRead for Watched {
                 return Poll::Ready(Ok(()));
             }
             this.framing.receive(received);
-            this.watch.received(this.framing.last());
+            this.watch.received(&this.framing);
             buffer.set_filled(before);
         }
     }

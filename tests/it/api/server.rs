@@ -101,6 +101,43 @@ async fn a_second_head_has_the_deadline_of_a_head_and_not_that_of_idleness() {
 }
 
 #[tokio::test]
+async fn a_head_that_begins_along_with_a_request_has_no_time_of_idleness() {
+    let running = Running::start(
+        hello(),
+        Limits {
+            head: SHORT,
+            ..limits()
+        },
+    )
+    .await;
+    let mut stream = running.connect().await;
+    stream
+        .write_all(&[HELLO, b"\r\nGET / HTT"].concat())
+        .await
+        .unwrap();
+    read_answer(&mut stream, "hello").await;
+    assert_eq!(read_to_close(&mut stream).await, "");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn line_ends_after_a_request_begin_no_head() {
+    let running = Running::start(
+        hello(),
+        Limits {
+            idle: SHORT,
+            ..limits()
+        },
+    )
+    .await;
+    let mut stream = running.connect().await;
+    stream.write_all(&[HELLO, b"\r\n"].concat()).await.unwrap();
+    read_answer(&mut stream, "hello").await;
+    assert_eq!(read_to_close(&mut stream).await, "", "it was idle");
+    running.end().await;
+}
+
+#[tokio::test]
 async fn a_request_that_takes_for_ever_is_cut_off() {
     let router = Router::new().route("/", get(std::future::pending::<()>));
     let running = Running::start(
