@@ -255,7 +255,8 @@ impl Telemetry {
         );
     }
 
-    /// A code was checked; `outcome` is `correct`, `wrong`, `no_live_code` or `budget_spent`.
+    /// A code was checked; `outcome` is `correct`, `repeated`, `key_reused`, `wrong`, `no_live_code`
+    /// or `budget_spent`.
     pub fn verified(&self, outcome: &'static str) {
         self.verifies.get_or_create(&Labelled { outcome }).inc();
     }

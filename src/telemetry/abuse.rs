@@ -51,8 +51,8 @@ impl Abuse {
 }
 
 impl Telemetry {
-    /// A limit refused a request, or held up a mail; `limit` is whose it is: `address`, `domain` or
-    /// `global`.
+    /// A limit refused a request, or held up a mail; `limit` is whose it is: `address`, `client`,
+    /// `domain` or `global`.
     pub fn limit_refused(&self, limit: &'static str) {
         self.abuse.refusals.get_or_create(&Limit { limit }).inc();
     }
