@@ -365,9 +365,9 @@ pub async fn mail_test(settings: &Settings, address: &EmailAddress) -> anyhow::R
         .context("the mail server did not take the mail")
 }
 
-/// The OpenAPI document of the API.
+/// The OpenAPI document of the API, as it is with the defaults.
 pub fn openapi() -> String {
-    api::openapi::document()
+    api::openapi::document(api::openapi::USUAL_DIGITS)
 }
 
 /// A fresh pair of keys in the form of the settings file.

@@ -95,7 +95,7 @@ pub fn router(api: Api) -> Router {
         is_https: api.public_url.starts_with("https://"),
         cors: Cors::new(api.cors_origins.clone(), !api.gate.api_keys.is_empty()),
     };
-    let document = Bytes::from(openapi::document());
+    let document = Bytes::from(openapi::document(api.policy.digits));
     let gate = Arc::new(api.gate.clone());
     let mut router = Router::new()
         .route("/otp/generate", post(generate::generate))
