@@ -199,7 +199,11 @@ impl Process {
             .with_context(|| format!("can't listen on {address}; change `{setting}`"))?;
         let bound = listener.local_addr()?;
         let (telemetry, stop) = (self.telemetry.clone(), self.shutdown.token());
-        let served = server::serve(listener, router, server::Limits::default(), telemetry, stop);
+        let (limits, proxies) = (
+            server::Limits::default(),
+            self.settings.http.trusted_proxies.clone(),
+        );
+        let served = server::serve(listener, router, limits, proxies, telemetry, stop);
         self.shutdown.spawn(served);
         Ok(bound)
     }

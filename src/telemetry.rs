@@ -324,6 +324,7 @@ mod tests {
         telemetry.guessed(0.25);
         telemetry.limit_refused("address");
         telemetry.limit_refused("domain");
+        telemetry.connection_refused("one_peer");
         telemetry.breaker_turned(true, 501, 500);
         telemetry.queue_counted(QueueDepth {
             waiting: 3,
@@ -340,6 +341,7 @@ mod tests {
             "otpost_otp_guess_mass_total 0.5",
             "otpost_limit_refusals_total{limit=\"address\"} 1",
             "otpost_limit_refusals_total{limit=\"domain\"} 1",
+            "otpost_http_connections_refused_total{reason=\"one_peer\"} 1",
             "otpost_breaker_open 1",
             "otpost_mails_unconfirmed_total 1",
             "otpost_queue_jobs{state=\"waiting\"} 3",

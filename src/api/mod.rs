@@ -18,6 +18,8 @@ pub mod cors;
 pub mod body;
 pub mod exchange;
 pub mod framing;
+pub mod connection;
+pub mod room;
 pub mod server;
 pub mod ops;
 pub mod health;
