@@ -286,6 +286,15 @@ impl Telemetry {
         tracing::warn!(part, error = %error, "a part failed; it is tried again");
     }
 
+    /// The process may open so few files that it takes fewer connections than it would.
+    pub fn files_are_few(&self, files: usize, connections: usize) {
+        tracing::warn!(
+            files,
+            connections,
+            "the limit of open files (`ulimit -Hn`, `LimitNOFILE=`) is low: so few connections at once"
+        );
+    }
+
     /// The metrics in the text form of OpenMetrics.
     pub fn encode(&self) -> String {
         let mut text = String::new();

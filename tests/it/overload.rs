@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
 use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use crate::support::process::{PATIENCE, Process, Setup};
@@ -203,4 +204,35 @@ async fn a_process_that_stops_tells_the_wrong_codes_that_no_success_followed() {
         usual_day: 0,
     };
     assert_eq!(history, expected);
+}
+
+/// Connections of one peer that say nothing.
+async fn say_nothing(process: &Process, address: [u8; 4], number: usize) -> Vec<TcpStream> {
+    let mut silent = Vec::new();
+    for _ in 0..number {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        silent.push(socket.connect(process.api()).await.unwrap());
+    }
+    silent
+}
+
+#[tokio::test]
+async fn more_connections_than_there_are_files_keep_nobody_else_from_an_answer() {
+    let process = Setup::bare().with_open_files(128, 300).start().await;
+    let mut silent = Vec::new();
+    for last in 2..5 {
+        silent.push(say_nothing(&process, [127, 0, 0, last], 120).await);
+    }
+    // It waits behind all of those until it is accepted.
+    process.generate("ada@example.org").await;
+    let ready = process.ask_ops("/readyz").await;
+    assert_eq!(ready.status(), StatusCode::OK);
+    let metrics = process.ask_ops("/metrics").await.text().await.unwrap();
+    let refused = "otpost_http_connections_refused_total{reason=\"one_peer\"} ";
+    assert!(metrics.contains(refused), "{metrics}");
+    drop(silent);
+    let (_, written) = process.stop().await;
+    assert!(written.contains("the limit of open files"), "{written}");
+    assert!(!written.contains("http listener"), "{written}");
 }
