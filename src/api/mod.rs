@@ -55,6 +55,10 @@ use problem::Problem;
 /// How long store and queue may take to answer; then the client gets a 503.
 pub const BACKEND_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The most that is being finished at once, as much as there are connections: who hangs up must not
+/// make room for more, or the memory would have no bound.
+const UNFINISHED: usize = 10_000;
+
 /// What the public listener answers with.
 pub struct Api {
     /// Decides about codes.
@@ -143,6 +147,9 @@ impl Api {
     where
         F: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
+        if self.tasks.len() >= UNFINISHED {
+            return Err(Problem::unavailable(TooMuchBegun));
+        }
         let task = self.tasks.spawn(work.in_current_span());
         task.await
             .unwrap_or_else(|_panic| Err(Problem::internal_error(Failure::Panicked)))
@@ -165,3 +172,8 @@ async fn within_deadline<T>(
 struct NoAnswer {
     part: &'static str,
 }
+
+/// More has been begun than is finished.
+#[derive(Debug, thiserror::Error)]
+#[error("too many requests wait for store or queue")]
+struct TooMuchBegun;

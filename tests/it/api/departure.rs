@@ -1,5 +1,6 @@
 //! A client that goes away in the midst of its request: what was begun is finished all the same.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use otpost::store::{Cause, Verdict};
@@ -62,4 +63,17 @@ async fn what_a_mail_took_is_given_back_though_its_client_has_gone() {
     assert_eq!(admitted.len(), 1);
     assert_eq!(*bench.store.given_back.lock().unwrap(), admitted);
     assert!(bench.store.pacing.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn clients_that_hang_up_make_no_room_for_more_than_there_are_connections() {
+    let bench = Bench::new();
+    for _ in 0..10_000 {
+        bench.tasks.spawn(pending::<()>());
+    }
+    for (path, body) in [("/otp/generate", GENERATE), ("/otp/verify", VERIFY)] {
+        let answer = bench.post(path, body).await;
+        answer.problem(503, "service_unavailable");
+    }
+    bench.assert_untouched();
 }
