@@ -4,6 +4,7 @@
 mod breaker;
 mod keys;
 mod limits;
+mod listeners;
 mod parts;
 
 use std::io::Write;
@@ -16,7 +17,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::api::{self, Api, dev::Development, ops::Operations, server};
+use crate::api::{self, Api, dev::Development, ops::Operations};
 use crate::config::{Durability, Role, Settings};
 use crate::mailer::{MessageId, OtpMail};
 use crate::otp::address::{ChallengeId, EmailAddress};
@@ -31,6 +32,7 @@ use crate::shutdown::Shutdown;
 use crate::store::DurabilityLevel;
 use crate::telemetry::Telemetry;
 use breaker::Watch;
+use listeners::Listeners;
 use parts::{Backend, Post, Way};
 
 /// How long a stop may take in all; what still runs then is left to the next start.
@@ -78,15 +80,14 @@ struct Process {
 impl Process {
     async fn start(settings: Settings, role: Role) -> anyhow::Result<Self> {
         let mut process = Self::assemble(settings, role).await?;
+        let listeners = process.listeners();
         if role.answers() {
             let router = api::router(process.api());
-            let address = process.settings.http.listen;
-            process.settings.http.listen = process.listen(address, "http.listen", router)?;
+            process.settings.http.listen = listeners.api(&process.settings.http, router)?;
         }
         // The last listener to open, since it tells that the process is ready.
         let router = api::ops::router(process.operations());
-        let address = process.settings.ops.listen;
-        process.settings.ops.listen = process.listen(address, "ops.listen", router)?;
+        process.settings.ops.listen = listeners.ops(process.settings.ops.listen, router)?;
         process.keep_attested();
         if let Some(watch) = process.watch() {
             let stop = process.shutdown.token();
@@ -110,7 +111,7 @@ impl Process {
         let telemetry = Arc::new(Telemetry::default());
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let keys = Arc::new(keys::ring(&settings, &*entropy)?);
-        let backend = parts::backend(&settings, &entropy, &telemetry).await?;
+        let backend = parts::backend(&settings, &keys, &entropy, &telemetry).await?;
         backend.store.attest(&keys.marks()).await?;
         let durability = parts::durability(&settings, &backend, &telemetry).await?;
         let shutdown = Shutdown::default();
@@ -128,6 +129,14 @@ impl Process {
         })
     }
 
+    fn listeners(&self) -> Listeners {
+        let mail_connections = match self.post.as_ref().map(|post| &post.way) {
+            Some(Way::Smtp(_)) => self.settings.mail.smtp.connections,
+            _ => 0,
+        };
+        Listeners::new(&self.telemetry, &self.shutdown, mail_connections)
+    }
+
     fn api(&self) -> Api {
         Api {
             store: self.backend.store.clone(),
@@ -140,8 +149,8 @@ impl Process {
             entropy: self.entropy.clone(),
             telemetry: self.telemetry.clone(),
             gate: parts::gate(&self.settings),
-            global: parts::global_pace(&self.settings, &self.keys),
             breaker: self.breaker.clone(),
+            tasks: self.shutdown.tracker(),
             cors_origins: self.settings.http.cors_origins.clone(),
             public_url: self.settings.http.public_url.clone(),
             development: self.development(),
@@ -186,22 +195,6 @@ impl Process {
                 .attempt_deadline
                 .saturating_sub(AFTERMATH),
         }
-    }
-
-    /// Answers with the address that it is, since port 0 is any.
-    fn listen(
-        &self,
-        address: SocketAddr,
-        setting: &str,
-        router: api::Router,
-    ) -> anyhow::Result<SocketAddr> {
-        let listener = server::bind(address)
-            .with_context(|| format!("can't listen on {address}; change `{setting}`"))?;
-        let bound = listener.local_addr()?;
-        let (telemetry, stop) = (self.telemetry.clone(), self.shutdown.token());
-        let served = server::serve(listener, router, server::Limits::default(), telemetry, stop);
-        self.shutdown.spawn(served);
-        Ok(bound)
     }
 
     /// A worker that can't go on brings the process down, so that whoever supervises it notices.
@@ -365,9 +358,9 @@ pub async fn mail_test(settings: &Settings, address: &EmailAddress) -> anyhow::R
         .context("the mail server did not take the mail")
 }
 
-/// The OpenAPI document of the API.
+/// The OpenAPI document of the API, as it is with the defaults.
 pub fn openapi() -> String {
-    api::openapi::document()
+    api::openapi::document(api::openapi::USUAL_DIGITS)
 }
 
 /// A fresh pair of keys in the form of the settings file.

@@ -31,6 +31,11 @@ impl Shutdown {
         self.tasks.spawn(task);
     }
 
+    /// The tracker of the tasks, for parts that start some of their own.
+    pub fn tracker(&self) -> TaskTracker {
+        self.tasks.clone()
+    }
+
     /// Tells everybody to stop.
     pub fn begin(&self) {
         self.token.cancel();
@@ -67,6 +72,20 @@ mod tests {
         shutdown.spawn(async move { token.cancelled().await });
         shutdown.begin();
         assert!(shutdown.finish(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn finish_waits_for_what_others_start_even_while_it_waits() {
+        let shutdown = Shutdown::default();
+        let (tracker, later) = (shutdown.tracker(), shutdown.tracker());
+        let second = Duration::from_secs(1);
+        let begin = tokio::time::Instant::now();
+        tracker.spawn(async move {
+            tokio::time::sleep(second).await;
+            later.spawn(tokio::time::sleep(second));
+        });
+        assert!(shutdown.finish(Duration::from_secs(5)).await);
+        assert_eq!(begin.elapsed(), 2 * second);
     }
 
     #[tokio::test(start_paused = true)]

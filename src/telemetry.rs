@@ -255,7 +255,8 @@ impl Telemetry {
         );
     }
 
-    /// A code was checked; `outcome` is `correct`, `wrong`, `no_live_code` or `budget_spent`.
+    /// A code was checked; `outcome` is `correct`, `repeated`, `key_reused`, `wrong`, `no_live_code`
+    /// or `budget_spent`.
     pub fn verified(&self, outcome: &'static str) {
         self.verifies.get_or_create(&Labelled { outcome }).inc();
     }
@@ -283,6 +284,15 @@ impl Telemetry {
     /// A part that otpost leans on failed outside of a request: the store, the queue, a task.
     pub fn part_failed(&self, part: &str, error: &dyn Display) {
         tracing::warn!(part, error = %error, "a part failed; it is tried again");
+    }
+
+    /// The process may open so few files that it takes fewer connections than it would.
+    pub fn files_are_few(&self, files: usize, connections: usize) {
+        tracing::warn!(
+            files,
+            connections,
+            "the limit of open files (`ulimit -Hn`, `LimitNOFILE=`) is low: so few connections at once"
+        );
     }
 
     /// The metrics in the text form of OpenMetrics.
@@ -323,6 +333,7 @@ mod tests {
         telemetry.guessed(0.25);
         telemetry.limit_refused("address");
         telemetry.limit_refused("domain");
+        telemetry.connection_refused("one_peer");
         telemetry.breaker_turned(true, 501, 500);
         telemetry.queue_counted(QueueDepth {
             waiting: 3,
@@ -339,6 +350,7 @@ mod tests {
             "otpost_otp_guess_mass_total 0.5",
             "otpost_limit_refusals_total{limit=\"address\"} 1",
             "otpost_limit_refusals_total{limit=\"domain\"} 1",
+            "otpost_http_connections_refused_total{reason=\"one_peer\"} 1",
             "otpost_breaker_open 1",
             "otpost_mails_unconfirmed_total 1",
             "otpost_queue_jobs{state=\"waiting\"} 3",

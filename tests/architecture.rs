@@ -66,7 +66,7 @@ const TABLE: [(&str, &[&str]); 13] = [
 const BOTTOM: &str = "otp";
 
 /// Outside libraries and the only places that know them.
-const LIBRARIES: [(&str, &[&str]); 10] = [
+const LIBRARIES: [(&str, &[&str]); 11] = [
     ("axum", &["api/"]),
     ("hyper", &["api/"]),
     ("utoipa", &["api/"]),
@@ -87,6 +87,7 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
     ("lettre", &["mailer/"]),
     ("handlebars", &["mailer/"]),
     ("prometheus_client", &["telemetry.rs", "telemetry/"]),
+    ("rustix", &["app/listeners.rs"]),
     ("clap", &["cli.rs", "cli/"]),
 ];
 

@@ -98,10 +98,11 @@ async fn answer(request: Request, next: Next) -> Response {
 
 /// A fault of otpost's own.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub enum Failure {
     /// A panic's text may hold anything, so that it is not taken along.
     #[error("a handler panicked")]
     Panicked,
+    /// Only [`Problem`]s tell a client what is wrong in the form that it was promised.
     #[error("a handler answered {0} in another form than a problem")]
     Formless(StatusCode),
 }

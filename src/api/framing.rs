@@ -98,6 +98,11 @@ impl Framing {
         self.last
     }
 
+    /// Whether a head has begun that is not whole yet; line ends before it do not count.
+    pub fn has_begun_a_head(&self) -> bool {
+        self.held.iter().any(|byte| !b"\r\n".contains(byte))
+    }
+
     /// Reads on in a head; what is left belongs to what follows it.
     fn read_head<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         for (index, byte) in bytes.iter().enumerate() {

@@ -2,7 +2,6 @@
 //! knows no code, and it answers only after the queue has acknowledged the job.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::LOCATION;
@@ -14,12 +13,12 @@ use utoipa::ToSchema;
 use super::body::Members;
 use super::client::Client;
 use super::idempotency::IdempotencyKey;
-use super::intake::NotTaken;
 use super::openapi::PostProblems;
-use super::problem::Problem;
-use super::{Api, exchange, global, rate_limit};
+use super::problem::{Problem, whole_seconds};
+use super::{Api, exchange, rate_limit};
 use crate::otp::address::{CONTEXT_CHARACTERS, ChallengeId, EmailAddress, LimitId};
 use crate::otp::idempotency::Fingerprint;
+use crate::otp::pace::spread;
 use crate::queue::job::{JobData, RequestId};
 use crate::store::{Admission, AdmitRequest, IdempotencyId, Quota, Repeatable, Repetition};
 
@@ -126,16 +125,16 @@ pub async fn generate(
         client: api.buckets(&client),
         repeatable: key.map(|key| repeatable(&api, key, &id, &data)),
     };
-    let place = global::take(&api).await?;
-    let taken = api.intake.take(&mail, &id, &data).await;
-    let may_come = match &taken {
-        Ok(admitted) => admitted.admission == Admission::Granted,
-        Err(reason) => matches!(reason, NotTaken::Unknown(_)),
-    };
-    if !may_come {
-        global::give_back(&api, place).await;
-    }
-    let admitted = taken?;
+    api.clone().finish(take(api, mail, id, data)).await
+}
+
+async fn take(
+    api: Arc<Api>,
+    mail: AdmitRequest,
+    id: RequestId,
+    data: JobData,
+) -> Result<Response, Problem> {
+    let admitted = api.intake.take(&mail, &id, &data).await?;
     let quotas = admitted.client.as_slice().as_flattened();
     match admitted.admission {
         Admission::Granted => Ok(accepted(&api, id.reveal(), quotas)),
@@ -147,7 +146,21 @@ pub async fn generate(
             api.telemetry.limit_refused("client");
             Err(Problem::client_refused(retry_after, quotas))
         }
+        Admission::ServiceRefused { retry_after } => {
+            api.telemetry.limit_refused("global");
+            let wait = spread(retry_after, chance(&api));
+            Err(Problem::global_budget_spent(wait))
+        }
         Admission::Repeated(repetition) => repeated(&api, &repetition, quotas),
+    }
+}
+
+/// Without a source of chance everybody waits alike.
+fn chance(api: &Api) -> u64 {
+    let mut bytes = [0; 8];
+    match api.entropy.fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => u64::default(),
     }
 }
 
@@ -177,7 +190,7 @@ fn accepted(api: &Api, id: &str, quotas: &[Quota]) -> Response {
         message: "OTP is on its way",
         id: id.to_owned(),
         expires_in: api.policy.lifetime.as_secs(),
-        resend_in: whole_seconds(api.resend_in),
+        resend_in: whole_seconds(api.resend_in).into(),
     };
     let mut response = exchange::json(StatusCode::ACCEPTED, &body).into_response();
     let location = HeaderValue::from_str(&format!("/otp/requests/{id}"))
@@ -185,11 +198,6 @@ fn accepted(api: &Api, id: &str, quotas: &[Quota]) -> Response {
     response.headers_mut().insert(LOCATION, location);
     rate_limit::write(response.headers_mut(), quotas);
     response
-}
-
-/// Rounded up, since who comes back too early is refused.
-fn whole_seconds(span: Duration) -> u64 {
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 /// Why a text is not a language tag.
@@ -262,11 +270,5 @@ mod tests {
         for text in ["", "a\0", "a\nb", "\u{85}", longer.as_str()] {
             assert!(parse_context(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_begun_second_counts_as_a_whole_one() {
-        assert_eq!(whole_seconds(Duration::from_secs(30)), 30);
-        assert_eq!(whole_seconds(Duration::from_millis(30_001)), 31);
     }
 }

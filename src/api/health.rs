@@ -94,7 +94,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/readyz", get(move || async move { status }));
         let (limits, stop) = (Limits::default(), CancellationToken::new());
-        let served = serve(listener, router, limits, Arc::default(), stop);
+        let served = serve(listener, router, limits, Vec::new(), Arc::default(), stop);
         tokio::select! {
             () = served => panic!("the server ended"),
             answer = ask_ready(address) => answer,

@@ -84,7 +84,9 @@ pub fn parameter() -> Value {
         "in": "header",
         "required": false,
         "description": "Makes the request safe to repeat: the same caller that sends it again with \
-                        the same key gets the same answer, and no second mail. A key is 16 to 128 \
+                        the same key gets the same answer, and no second mail. A key counts for \
+                        its caller and one mailbox: for another it is another key. It is \
+                        16 to 128 \
                         printable ASCII characters in double quotes, such as a fresh UUID; without \
                         quotes it is taken as well if it has no spaces, quotes or commas. An \
                         accepted request for a code is remembered for 24 hours, a right code for 60 \

@@ -2,6 +2,7 @@
 //! store and queue are apart these are two steps, in the embedded database they are one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -11,7 +12,9 @@ use crate::queue::job::{JobData, RequestId};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{EnqueueError, JobQueue};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Admission, AdmitRequest, Admitted, OtpStore, Repeatable, Repetition};
+use crate::store::{
+    Admission, AdmitRequest, Admitted, OtpStore, Pace, Paced, Repeatable, Repetition, StoreError,
+};
 use crate::telemetry::Telemetry;
 
 /// Takes requests for codes.
@@ -25,40 +28,7 @@ pub trait Intake: Send + Sync {
         mail: &AdmitRequest,
         id: &RequestId,
         data: &JobData,
-    ) -> Result<Admitted, NotTaken>;
-}
-
-/// Why a request did not get in.
-#[derive(Debug)]
-pub enum NotTaken {
-    /// The queue is full: no mail comes of it, and nothing is counted.
-    Full(EnqueueError),
-    /// Something failed; whether a mail comes of it is unknown.
-    Unknown(Problem),
-}
-
-impl From<Problem> for NotTaken {
-    fn from(problem: Problem) -> Self {
-        Self::Unknown(problem)
-    }
-}
-
-impl From<EnqueueError> for NotTaken {
-    fn from(error: EnqueueError) -> Self {
-        match error {
-            EnqueueError::Full => Self::Full(error),
-            EnqueueError::Queue(_) => Self::Unknown(Problem::unavailable(error)),
-        }
-    }
-}
-
-impl From<NotTaken> for Problem {
-    fn from(reason: NotTaken) -> Self {
-        match reason {
-            NotTaken::Full(error) => Self::backlog_full(error),
-            NotTaken::Unknown(problem) => problem,
-        }
-    }
+    ) -> Result<Admitted, Problem>;
 }
 
 /// Store and queue that know nothing of each other: first the one, then the other.
@@ -67,6 +37,8 @@ pub struct TwoSteps {
     pub store: Arc<dyn OtpStore>,
     /// Takes the jobs.
     pub queue: Arc<dyn JobQueue>,
+    /// How many mails a minute the whole service sends, if that is bounded.
+    pub global: Option<Pace>,
     /// Learns of what fails beside an answer.
     pub telemetry: Arc<Telemetry>,
 }
@@ -88,30 +60,62 @@ impl Intake for TwoSteps {
         mail: &AdmitRequest,
         id: &RequestId,
         data: &JobData,
-    ) -> Result<Admitted, NotTaken> {
+    ) -> Result<Admitted, Problem> {
         let mut admitted = within_deadline("store", self.store.admit(mail))
             .await?
             .map_err(Problem::unavailable)?;
-        match &admitted.admission {
-            Admission::Granted => {
-                let enqueued = within_deadline("queue", self.queue.enqueue(id, data)).await?;
-                if matches!(enqueued, Err(EnqueueError::Full)) {
-                    // This one certainly does not come.
-                    self.give_back(mail).await;
-                }
-                enqueued?;
-                self.note_enqueued(mail, id).await;
-            }
+        admitted.admission = match admitted.admission {
+            Admission::Granted => self.begin(mail, id, data).await?,
             Admission::Repeated(Repetition::Unfinished { id }) => {
-                admitted.admission = self.finish(mail, id, data).await?;
+                self.finish(mail, &id, data).await?
             }
-            _ => {}
-        }
+            other => other,
+        };
         Ok(admitted)
     }
 }
 
+/// Why a job is not on the queue.
+enum NotEnqueued {
+    /// The whole service has sent the mails of this minute.
+    Paced(Duration),
+    /// No mail comes of it.
+    Certainly(Problem),
+    /// Whether a mail comes of it is unknown.
+    Perhaps(Problem),
+}
+
+impl NotEnqueued {
+    fn told(self) -> Result<Admission, Problem> {
+        match self {
+            Self::Paced(retry_after) => Ok(Admission::ServiceRefused { retry_after }),
+            Self::Certainly(problem) | Self::Perhaps(problem) => Err(problem),
+        }
+    }
+}
+
 impl TwoSteps {
+    /// Does the rest of a request that was admitted.
+    async fn begin(
+        &self,
+        mail: &AdmitRequest,
+        id: &RequestId,
+        data: &JobData,
+    ) -> Result<Admission, Problem> {
+        match self.enqueue(id, data).await {
+            Ok(()) => {
+                self.note_enqueued(mail, id).await;
+                Ok(Admission::Granted)
+            }
+            Err(NotEnqueued::Perhaps(problem)) => Err(problem),
+            Err(reason) => {
+                let giving = self.store.give_back(mail);
+                self.report(within_deadline("store", giving).await);
+                reason.told()
+            }
+        }
+    }
+
     /// Does the rest of a request of which nobody knows whether its job came onto the queue. It was
     /// counted then, and the same id is the same job.
     async fn finish(
@@ -119,18 +123,53 @@ impl TwoSteps {
         mail: &AdmitRequest,
         id: &str,
         data: &JobData,
-    ) -> Result<Admission, NotTaken> {
+    ) -> Result<Admission, Problem> {
         let first = RequestId::parse(id).ok_or_else(|| Problem::internal_error(NoRequest))?;
         let ending = within_deadline("store", self.store.ending(id))
             .await?
             .map_err(Problem::unavailable)?;
         // The queue does not know a job any more that has come to its end.
-        if ending.is_none() {
-            within_deadline("queue", self.queue.enqueue(&first, data)).await??;
+        if ending.is_none()
+            && let Err(reason) = self.enqueue(&first, data).await
+        {
+            return reason.told();
         }
         self.note_enqueued(mail, &first).await;
         let id = id.to_owned();
         Ok(Admission::Repeated(Repetition::Accepted { id }))
+    }
+
+    /// Takes a place in the budget of the whole service, where that is bounded, and puts the job onto
+    /// the queue. Who exceeds the budget is told to come back: a queue that grew instead would mail
+    /// codes that nobody waits for any more. Only what was admitted gets here, so that nobody who is
+    /// refused holds a place meanwhile.
+    async fn enqueue(&self, id: &RequestId, data: &JobData) -> Result<(), NotEnqueued> {
+        let place = match &self.global {
+            Some(global) => match self.pace(global).await? {
+                Paced::Now(at) => Some((global.name, at)),
+                Paced::Wait(wait) => return Err(NotEnqueued::Paced(wait)),
+            },
+            None => None,
+        };
+        match within_deadline("queue", self.queue.enqueue(id, data)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(full @ EnqueueError::Full)) => {
+                if let Some((name, at)) = place {
+                    let giving = self.store.give_back_pace(name, at);
+                    self.report(within_deadline("store", giving).await);
+                }
+                Err(NotEnqueued::Certainly(Problem::backlog_full(full)))
+            }
+            Ok(Err(error)) => Err(NotEnqueued::Perhaps(Problem::unavailable(error))),
+            Err(problem) => Err(NotEnqueued::Perhaps(problem)),
+        }
+    }
+
+    async fn pace(&self, pace: &Pace) -> Result<Paced, NotEnqueued> {
+        within_deadline("store", self.store.pace(pace))
+            .await
+            .and_then(|paced| paced.map_err(Problem::unavailable))
+            .map_err(NotEnqueued::Certainly)
     }
 
     /// Best effort: if nobody notes it, a repetition adds the same job once more.
@@ -143,15 +182,12 @@ impl TwoSteps {
             ..repeatable.clone()
         };
         let noting = self.store.note_enqueued(&request, mail.limit);
-        if let Ok(Err(error)) = within_deadline("store", noting).await {
-            self.telemetry.part_failed("store", &error);
-        }
+        self.report(within_deadline("store", noting).await);
     }
 
-    /// Best effort: the client's answer does not hang on it.
-    async fn give_back(&self, mail: &AdmitRequest) {
-        let given_back = within_deadline("store", self.store.give_back(mail)).await;
-        if let Ok(Err(error)) = given_back {
+    /// What fails beside an answer: the client's does not hang on it.
+    fn report(&self, done: Result<Result<(), StoreError>, Problem>) {
+        if let Ok(Err(error)) = done {
             self.telemetry.part_failed("store", &error);
         }
     }
@@ -164,11 +200,12 @@ impl Intake for OneStep {
         mail: &AdmitRequest,
         id: &RequestId,
         data: &JobData,
-    ) -> Result<Admitted, NotTaken> {
+    ) -> Result<Admitted, Problem> {
         let Ok(insertion) = self.queue.prepare(id, data) else {
             return self.two_steps.take(mail, id, data).await;
         };
-        let mut admitted = within_deadline("store", self.store.admit_with(mail, insertion))
+        let global = self.two_steps.global;
+        let mut admitted = within_deadline("store", self.store.admit_with(mail, global, insertion))
             .await?
             .map_err(Problem::unavailable)?;
         if let Admission::Repeated(Repetition::Unfinished { id }) = &admitted.admission {
@@ -190,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_request_is_under_way_longer_than_its_repetitions_are_told() {
-        // At most: admission, ending, queue, note.
-        assert!(IN_FLIGHT > 4 * BACKEND_DEADLINE);
+        // At most: admission, ending, pace, queue, note.
+        assert!(IN_FLIGHT > 5 * BACKEND_DEADLINE);
     }
 }

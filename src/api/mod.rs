@@ -6,7 +6,6 @@
 //! `rate_limit` tells the client its own share.
 
 pub mod generate;
-pub mod global;
 pub mod intake;
 pub mod verify;
 pub mod requests;
@@ -19,6 +18,8 @@ pub mod cors;
 pub mod body;
 pub mod exchange;
 pub mod framing;
+pub mod connection;
+pub mod room;
 pub mod server;
 pub mod ops;
 pub mod health;
@@ -33,7 +34,10 @@ use std::time::Duration;
 pub use axum::Router;
 use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{any, get, post};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::otp::address::{AddressError, EmailAddress};
 use crate::otp::breaker::Breaker;
@@ -41,15 +45,19 @@ use crate::otp::code::Entropy;
 use crate::otp::keys::KeyRing;
 use crate::otp::policy::Policy;
 use crate::queue::JobQueue;
-use crate::store::{OtpStore, Pace};
+use crate::store::OtpStore;
 use crate::telemetry::Telemetry;
 use cors::Cors;
-use exchange::Exchange;
+use exchange::{Exchange, Failure};
 use intake::Intake;
 use problem::Problem;
 
 /// How long store and queue may take to answer; then the client gets a 503.
 pub const BACKEND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The most that is being finished at once, as much as there are connections: who hangs up must not
+/// make room for more, or the memory would have no bound.
+const UNFINISHED: usize = 10_000;
 
 /// What the public listener answers with.
 pub struct Api {
@@ -73,10 +81,10 @@ pub struct Api {
     pub telemetry: Arc<Telemetry>,
     /// Whom the endpoints answer, and whose word about the client's address counts.
     pub gate: client::Gate,
-    /// How many mails a minute the whole service sends, if that is bounded.
-    pub global: Option<Pace>,
     /// Counts wrong codes that no success followed.
     pub breaker: Arc<Breaker>,
+    /// Keeps what was begun until it has ended; the stop waits for it.
+    pub tasks: TaskTracker,
     /// Origins whose pages may call the endpoints.
     pub cors_origins: Vec<String>,
     /// Where clients reach the service, or empty if that is not configured.
@@ -93,7 +101,7 @@ pub fn router(api: Api) -> Router {
         is_https: api.public_url.starts_with("https://"),
         cors: Cors::new(api.cors_origins.clone(), !api.gate.api_keys.is_empty()),
     };
-    let document = Bytes::from(openapi::document());
+    let document = Bytes::from(openapi::document(api.policy.digits));
     let gate = Arc::new(api.gate.clone());
     let mut router = Router::new()
         .route("/otp/generate", post(generate::generate))
@@ -132,6 +140,20 @@ impl Api {
             EmailAddress::parse(text)
         }
     }
+
+    /// Does what a request asks to its end, even if the client goes away meanwhile: what the store
+    /// has counted by then must reach the breaker and the metrics too, or be given back.
+    async fn finish<F>(&self, work: F) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        if self.tasks.len() >= UNFINISHED {
+            return Err(Problem::unavailable(TooMuchBegun));
+        }
+        let task = self.tasks.spawn(work.in_current_span());
+        task.await
+            .unwrap_or_else(|_panic| Err(Problem::internal_error(Failure::Panicked)))
+    }
 }
 
 /// Waits for the answer of a backend, but not for ever.
@@ -150,3 +172,8 @@ async fn within_deadline<T>(
 struct NoAnswer {
     part: &'static str,
 }
+
+/// More has been begun than is finished.
+#[derive(Debug, thiserror::Error)]
+#[error("too many requests wait for store or queue")]
+struct TooMuchBegun;

@@ -18,6 +18,9 @@ use super::{generate, idempotency, requests, verify};
 use crate::otp::client_budget::{ClientLimit, GENERATE_LIMITS};
 use crate::store::Quota;
 
+/// How many digits codes have if nobody sets it; the copy in the repository tells of these.
+pub const USUAL_DIGITS: u8 = 6;
+
 /// The instance of every example.
 const INSTANCE: &str = "urn:otpost:request:5f3c9a4e7d21b8064c1ae95d37f2608b";
 
@@ -36,13 +39,15 @@ const INSTANCE: &str = "urn:otpost:request:5f3c9a4e7d21b8064c1ae95d37f2608b";
 )]
 struct Description;
 
-/// The document, ready to be written to a file.
-pub fn document() -> String {
+/// The document where codes have so many digits, ready to be written to a file.
+pub fn document(digits: u8) -> String {
     let mut document =
         serde_json::to_value(Description::openapi()).expect("the document is made of plain values");
     for schema in ["GenerateRequest", "VerifyRequest"] {
         document["components"]["schemas"][schema]["additionalProperties"] = json!(false);
     }
+    let members = &mut document["components"]["schemas"]["VerifyRequest"]["properties"];
+    members["otp"] = verify::describe_otp(digits);
     document["components"]["securitySchemes"]["api_key"] = json!({
         "type": "http",
         "scheme": "bearer",

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::body::Members;
@@ -27,9 +28,8 @@ pub struct VerifyRequest {
     /// The address as it was given to generate; ASCII upper and lower case are alike.
     #[schema(value_type = String, format = "email", max_length = 254, example = "ada@example.org")]
     email: EmailAddress,
-    /// The code in the mail, as a text: 6 ASCII digits, 8 after many failures (6 being the
-    /// configured length). Spaces and hyphens between them are ignored.
-    #[schema(value_type = String, pattern = "^[0-9]{6}([0-9]{2})?$", example = "012345")]
+    /// The code in the mail; [`describe_otp`] tells its form.
+    #[schema(value_type = String)]
     otp: Code,
     /// The context that was given to generate, if any.
     #[schema(
@@ -83,6 +83,26 @@ impl VerifyRequest {
     }
 }
 
+/// The member `otp` in the API's description, where codes have so many digits.
+pub fn describe_otp(digits: u8) -> Value {
+    let (longer, lengths) = match STEPPED_DIGITS.saturating_sub(digits) {
+        0 => (String::new(), format!("{digits} ASCII digits")),
+        more => (
+            format!("([0-9]{{{more}}})?"),
+            format!("{digits} ASCII digits, {STEPPED_DIGITS} after many failures"),
+        ),
+    };
+    let example: String = ('0'..='9').take(digits.into()).collect();
+    json!({
+        "type": "string",
+        "description": format!(
+            "The code in the mail, as a text: {lengths}. Spaces and hyphens between them are ignored."
+        ),
+        "pattern": format!("^[0-9]{{{digits}}}{longer}$"),
+        "example": example,
+    })
+}
+
 /// Checks a code.
 #[utoipa::path(
     post,
@@ -111,6 +131,10 @@ pub async fn verify(
 ) -> Result<Response, Problem> {
     let request = VerifyRequest::parse(members, &api)?;
     let request = request.for_the_store(&api, &client, &idempotency_key);
+    api.clone().finish(ask(api, request)).await
+}
+
+async fn ask(api: Arc<Api>, request: StoreRequest) -> Result<Response, Problem> {
     let check = within_deadline("store", api.store.verify(&request))
         .await?
         .map_err(Problem::unavailable)?;

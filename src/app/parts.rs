@@ -97,8 +97,7 @@ pub fn domain_per_minute(settings: &Settings) -> Option<u32> {
     limits.enabled.then_some(limits.domain.per_minute)
 }
 
-/// How many mails a minute the whole service sends, if that is bounded.
-pub fn global_pace(settings: &Settings, keys: &KeyRing) -> Option<Pace> {
+fn global_pace(settings: &Settings, keys: &KeyRing) -> Option<Pace> {
     let per_minute = settings.limits.global.per_minute;
     (settings.limits.enabled && per_minute > 0).then(|| Pace {
         name: PaceName::service(keys),
@@ -109,6 +108,7 @@ pub fn global_pace(settings: &Settings, keys: &KeyRing) -> Option<Pace> {
 /// Store and queue as `store.url` says.
 pub async fn backend(
     settings: &Settings,
+    keys: &KeyRing,
     entropy: &Arc<dyn Entropy>,
     telemetry: &Arc<Telemetry>,
 ) -> anyhow::Result<Backend> {
@@ -131,7 +131,12 @@ pub async fn backend(
         let intake = OneStep {
             store: embedded,
             queue: queue.clone(),
-            two_steps: two_steps(&store, queue.clone(), telemetry),
+            two_steps: TwoSteps {
+                store: store.clone(),
+                queue: queue.clone(),
+                global: global_pace(settings, keys),
+                telemetry: telemetry.clone(),
+            },
         };
         return Ok(Backend {
             store,
@@ -146,24 +151,17 @@ pub async fn backend(
     let queue = BullmqQueue::connect(target, link.clone(), name, prefix, limits, sources).await?;
     let queue: Arc<dyn JobQueue> = Arc::new(queue);
     let store: Arc<dyn OtpStore> = Arc::new(RedisStore::new(link, policy));
-    let intake = two_steps(&store, queue.clone(), telemetry);
+    let intake = TwoSteps {
+        store: store.clone(),
+        queue: queue.clone(),
+        global: global_pace(settings, keys),
+        telemetry: telemetry.clone(),
+    };
     Ok(Backend {
         store,
         queue,
         intake: Arc::new(intake),
     })
-}
-
-fn two_steps(
-    store: &Arc<dyn OtpStore>,
-    queue: Arc<dyn JobQueue>,
-    telemetry: &Arc<Telemetry>,
-) -> TwoSteps {
-    TwoSteps {
-        store: store.clone(),
-        queue,
-        telemetry: telemetry.clone(),
-    }
 }
 
 /// What the store promises about acknowledged writes, which must be what `store.durability` asks.

@@ -190,15 +190,24 @@ impl Merge<'_> {
             Value::Text(_) => Ok(Value::Text(text.to_owned())),
             Value::Number(_) => text.trim().parse().map(Value::Number).map_err(|_error| ()),
             Value::Boolean(_) => text.trim().parse().map(Value::Boolean).map_err(|_error| ()),
-            Value::List(_) => {
-                let items = text
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|item| !item.is_empty());
-                Ok(Value::List(items.map(str::to_owned).collect()))
-            }
+            Value::List(_) => return self.add_list(name, text, origin),
         };
         self.add_typed(name, value.map_err(|()| NoValue::OtherType), origin);
+    }
+
+    /// A list of nothing is a mistake more often than a wish: a secret that a template did not find
+    /// would open the API. Who means it can say so in the file.
+    fn add_list(&mut self, name: &str, text: &str, origin: Origin) {
+        let items = text.split(',').map(str::trim);
+        let items: Vec<String> = items
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if items.is_empty() {
+            let message = "holds nothing; unset it, or write `[]` into the settings file";
+            return self.findings.add(name, Some(origin), message);
+        }
+        self.add_typed(name, Ok(Value::List(items)), origin);
     }
 
     fn add_typed(&mut self, name: &str, value: Result<Value, NoValue>, origin: Origin) {

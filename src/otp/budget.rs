@@ -52,6 +52,11 @@ pub enum Admission {
         /// When it may, if the client asks for nothing else before.
         retry_after: Duration,
     },
+    /// The whole service has sent the mails that it may send in a minute; nothing is counted.
+    ServiceRefused {
+        /// When it may, if no other mail comes before it.
+        retry_after: Duration,
+    },
     /// The request is a repetition; nothing is counted again.
     Repeated(Repetition),
 }

@@ -11,7 +11,7 @@ use super::keys::KeyRing;
 pub const REQUEST_REPLAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a request may be under way, longer than all deadlines of the API together. Then nobody
 /// works on it any more, whatever became of it.
-pub const IN_FLIGHT: Duration = Duration::from_secs(10);
+pub const IN_FLIGHT: Duration = Duration::from_secs(12);
 
 /// The key of one caller for one mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

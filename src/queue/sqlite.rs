@@ -185,8 +185,12 @@ impl JobQueue for SqliteQueue {
             }
         }
         while tasks.join_next().await.is_some() {}
-        // What the last jobs held is not to lie about until the next start.
-        self.clean().await
+        // What the last jobs held is not to lie about until the next start; but all of them have
+        // ended well, whatever becomes of it.
+        if let Err(error) = self.clean().await {
+            self.shared.sources.telemetry.part_failed("queue", &error);
+        }
+        Ok(())
     }
 }
 

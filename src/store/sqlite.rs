@@ -89,17 +89,27 @@ impl SqliteStore {
         outcome.map_err(StoreError::from)
     }
 
-    /// Decides whether one more mail may be sent and, if so, runs the insertion of its job in the
-    /// same step: either both are durable, or nothing is.
+    /// Decides whether one more mail may be sent, by mailbox and client and then by the pace of the
+    /// whole service, and, if so, runs the insertion of its job in the same step: either all of it
+    /// is durable, or nothing is.
     pub async fn admit_with(
         &self,
         request: &AdmitRequest,
+        global: Option<Pace>,
         insertion: Prepared,
     ) -> Result<Admitted, StoreError> {
         let request = request.clone();
         self.run_with(move |db, policy, now| {
-            let admitted = decisions::admit(db, policy, now, &request)?;
+            let mut admitted = decisions::admit(db, policy, now, &request)?;
             if admitted.admission != Admission::Granted {
+                return Ok((admitted, None));
+            }
+            let paced = global
+                .map(|global| pace::ask(db, now, &global))
+                .transpose()?;
+            if let Some(Paced::Wait(retry_after)) = paced {
+                decisions::give_back(db, policy, now, &request)?;
+                admitted.admission = Admission::ServiceRefused { retry_after };
                 return Ok((admitted, None));
             }
             let inserted = insertion.run(db)?;

@@ -1,4 +1,4 @@
-//! What tells of abuse: refusals by limits, guesses, the breaker.
+//! What tells of abuse: refusals by limits, connections beyond the room, guesses, the breaker.
 
 use std::sync::atomic::AtomicU64;
 
@@ -15,11 +15,17 @@ struct Limit {
     limit: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    reason: &'static str,
+}
+
 /// The metrics of abuse.
 pub(super) struct Abuse {
     refusals: Family<Limit, Counter>,
     guess_mass: Counter<f64, AtomicU64>,
     breaker_open: Gauge,
+    connections: Family<Refusal, Counter>,
 }
 
 impl Abuse {
@@ -42,19 +48,35 @@ impl Abuse {
             "1 while wrong codes all over the service are so many that it steps up new codes",
             breaker_open.clone(),
         );
+        let connections = Family::default();
+        registry.register(
+            "http_connections_refused",
+            "Connections closed at once since there was no room for them, by reason",
+            connections.clone(),
+        );
         Self {
             refusals,
             guess_mass,
             breaker_open,
+            connections,
         }
     }
 }
 
 impl Telemetry {
-    /// A limit refused a request, or held up a mail; `limit` is whose it is: `address`, `domain` or
-    /// `global`.
+    /// A limit refused a request, or held up a mail; `limit` is whose it is: `address`, `client`,
+    /// `domain` or `global`.
     pub fn limit_refused(&self, limit: &'static str) {
         self.abuse.refusals.get_or_create(&Limit { limit }).inc();
+    }
+
+    /// A listener had no room for a connection; `reason` is whose places are taken: `all` or
+    /// `one_peer`.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.abuse
+            .connections
+            .get_or_create(&Refusal { reason })
+            .inc();
     }
 
     /// A wrong code was compared with live ones; `mass` is the probability that a guess had met one.

@@ -14,6 +14,7 @@ mod limits;
 mod idempotency;
 mod digits;
 mod outages;
+mod departure;
 mod secrecy;
 mod ops;
 mod dev;
@@ -36,14 +37,18 @@ use otpost::api::client::Gate;
 use otpost::api::dev::Development;
 use otpost::api::intake::TwoSteps;
 use otpost::api::server::Peer;
+use otpost::otp::breaker::Breaker;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
 use otpost::otp::policy::{AddressLimits, ClientLimits, Policy, Resend, StepUp};
-use otpost::store::{Cause, Verdict};
+use otpost::store::{Cause, Pace, PaceName, Verdict};
 use otpost::telemetry::Telemetry;
 use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use self::running::PATIENCE;
 use crate::support::fakes::{FakeQueue, FakeStore};
 
 /// The router and what lies behind it.
@@ -52,6 +57,8 @@ struct Bench {
     store: Arc<FakeStore>,
     queue: Arc<FakeQueue>,
     telemetry: Arc<Telemetry>,
+    breaker: Arc<Breaker>,
+    tasks: TaskTracker,
 }
 
 /// An answer, read to its end.
@@ -86,6 +93,11 @@ const CLIENT_LIMITS: ClientLimits = ClientLimits {
     verify_failures_per_hour: 20,
 };
 
+const GLOBAL: Pace = Pace {
+    name: PaceName([7; 16]),
+    per_minute: 100,
+};
+
 /// One mail, as the mailbox lists it.
 fn mails() -> Value {
     json!([{
@@ -112,12 +124,14 @@ impl Bench {
     fn build(store: FakeStore, queue: FakeQueue, set_up: impl FnOnce(&mut Api)) -> Self {
         let (store, queue) = (Arc::new(store), Arc::new(queue));
         let telemetry = Arc::new(Telemetry::default());
+        let (breaker, tasks) = (Arc::new(Breaker::default()), TaskTracker::new());
         let mut api = Api {
             store: store.clone(),
             queue: queue.clone(),
             intake: Arc::new(TwoSteps {
                 store: store.clone(),
                 queue: queue.clone(),
+                global: None,
                 telemetry: telemetry.clone(),
             }),
             keys: Arc::new(keys()),
@@ -135,8 +149,8 @@ impl Bench {
             entropy: Arc::new(OsEntropy),
             telemetry: telemetry.clone(),
             gate: Gate::default(),
-            global: None,
-            breaker: Arc::default(),
+            breaker: breaker.clone(),
+            tasks: tasks.clone(),
             cors_origins: Vec::new(),
             public_url: String::new(),
             development: None,
@@ -147,7 +161,28 @@ impl Bench {
             store,
             queue,
             telemetry,
+            breaker,
+            tasks,
         }
+    }
+
+    /// Waits until all that was begun has ended.
+    async fn rest(&self) {
+        self.tasks.close();
+        let rest = timeout(PATIENCE, self.tasks.wait()).await;
+        rest.expect("what was begun ends");
+    }
+
+    /// A router with a budget for the whole service.
+    fn bounded(store: FakeStore, queue: FakeQueue) -> Self {
+        Self::build(store, queue, |api| {
+            api.intake = Arc::new(TwoSteps {
+                store: api.store.clone(),
+                queue: api.queue.clone(),
+                global: Some(GLOBAL),
+                telemetry: api.telemetry.clone(),
+            });
+        })
     }
 
     /// For tests of what never gets as far as the store.

@@ -20,6 +20,7 @@ use otpost::sqlite::Sqlite;
 use otpost::store::sqlite::SqliteStore;
 use otpost::telemetry::Telemetry;
 use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::contract::store_bench::LIMITS;
@@ -30,6 +31,7 @@ const KEY: Option<&str> = Some("8e03978e-40d5-43e8-bc93-6894a57f9324");
 struct Embedded {
     router: api::Router,
     queue: Arc<SqliteQueue>,
+    tasks: TaskTracker,
     sqlite: Sqlite,
     folder: TempDir,
 }
@@ -38,10 +40,11 @@ impl Embedded {
     async fn open(max_waiting: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sqlite = Sqlite::open(&folder.path().join("test.db")).unwrap();
-        let (router, queue) = api_on(&sqlite, max_waiting).await;
+        let (router, queue, tasks) = api_on(&sqlite, max_waiting).await;
         Self {
             router,
             queue,
+            tasks,
             sqlite,
             folder,
         }
@@ -74,7 +77,19 @@ impl Embedded {
     }
 }
 
-async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQueue>) {
+fn queue_limits(max_waiting: u64) -> QueueLimits {
+    QueueLimits {
+        concurrency: 1,
+        attempt_deadline: Duration::from_secs(8),
+        lease: Duration::from_secs(12),
+        max_waiting,
+        keep_completed: Duration::ZERO,
+        keep_failed: Duration::ZERO,
+        keep_failed_count: 0,
+    }
+}
+
+async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQueue>, TaskTracker) {
     let policy = Policy {
         digits: 6,
         lifetime: Duration::from_secs(600),
@@ -84,15 +99,6 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
         client_limits: None,
         step_up: StepUp::Digits8,
     };
-    let limits = QueueLimits {
-        concurrency: 1,
-        attempt_deadline: Duration::from_secs(8),
-        lease: Duration::from_secs(12),
-        max_waiting,
-        keep_completed: Duration::ZERO,
-        keep_failed: Duration::ZERO,
-        keep_failed_count: 0,
-    };
     let (clock, telemetry) = (Arc::new(SystemClock), Arc::new(Telemetry::default()));
     let sources = Sources {
         clock: clock.clone(),
@@ -100,7 +106,7 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
         telemetry: telemetry.clone(),
     };
     let queue = Arc::new(
-        SqliteQueue::open(sqlite.clone(), limits, sources)
+        SqliteQueue::open(sqlite.clone(), queue_limits(max_waiting), sources)
             .await
             .unwrap(),
     );
@@ -108,8 +114,10 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
     let two_steps = TwoSteps {
         store: Arc::new(store.clone()),
         queue: queue.clone(),
+        global: None,
         telemetry: telemetry.clone(),
     };
+    let tasks = TaskTracker::new();
     let router = api::router(Api {
         store: Arc::new(store.clone()),
         queue: queue.clone(),
@@ -125,13 +133,20 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
         entropy: Arc::new(OsEntropy),
         telemetry,
         gate: api::client::Gate::default(),
-        global: None,
         breaker: Arc::default(),
+        tasks: tasks.clone(),
         cors_origins: Vec::new(),
         public_url: String::new(),
         development: None,
     });
-    (router, queue)
+    (router, queue, tasks)
+}
+
+/// Lets every request on this thread run as far as it can while the writer is busy.
+async fn handed_to_the_writer() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -144,7 +159,10 @@ async fn sixty_four_generates_at_once_make_fewer_than_16_commits() {
     let generate = async |number| api.generate(&format!("person{number}@example.org")).await;
     let answers = async {
         let all = join_all((0..64).map(generate));
-        let release = async move { release.send(()).unwrap() };
+        let release = async {
+            handed_to_the_writer().await;
+            release.send(()).unwrap();
+        };
         tokio::join!(all, release).0
     };
     let (busy, answers) = tokio::join!(busy, answers);
@@ -223,7 +241,8 @@ async fn a_job_that_is_committed_runs_though_its_caller_has_gone() {
     drop(call);
     release.send(()).unwrap();
     assert!(busy.await.unwrap());
-    api.sqlite.ping().await.unwrap();
+    api.tasks.close();
+    api.tasks.wait().await;
     assert_eq!(api.waiting().await, 1);
 }
 

@@ -115,6 +115,7 @@ async fn a_request_whose_note_was_lost_is_the_same_job_again(
     let intake = TwoSteps {
         store: store.clone(),
         queue: queue.clone(),
+        global: None,
         telemetry: Arc::default(),
     };
     let (ann, data, first) = (bench.ann(), queues::data(), queues::id());

@@ -22,5 +22,6 @@ mod secrets;
 mod security_paper;
 mod overload;
 mod idempotency;
+mod intake;
 mod smtp;
 mod support;

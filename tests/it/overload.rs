@@ -9,6 +9,8 @@ use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
 use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use crate::support::process::{PATIENCE, Process, Setup};
 use crate::support::redis_server::RedisServer;
@@ -51,7 +53,7 @@ async fn generate(process: &Process, address: String) -> StatusCode {
 #[case::sqlite(false)]
 #[case::redis(true)]
 #[tokio::test]
-async fn a_hundred_of_a_thousand_requests_are_within_a_budget_of_a_hundred_a_minute(
+async fn of_a_thousand_requests_a_hundred_a_minute_are_within_a_budget_of_that(
     #[case] on_redis: bool,
 ) {
     let smtp = SmtpServer::start().await;
@@ -59,11 +61,13 @@ async fn a_hundred_of_a_thousand_requests_are_within_a_budget_of_a_hundred_a_min
     let mut setup = Setup::mailing_to(&smtp.url())
         .with("limits.global.per_minute", "100")
         .with("limits.domain.per_minute", "1000000")
+        .with("limits.address.cooldown", "1h")
         .with("limits.client.enabled", "false");
     if on_redis {
         setup = setup.on_redis(&redis.url());
     }
     let process = setup.start().await;
+    let begin = Instant::now();
     // Who is refused by the address takes nothing of the others' budget.
     let again = generate(&process, "hammered@example.org".to_owned()).await;
     assert_eq!(again, StatusCode::ACCEPTED);
@@ -83,16 +87,25 @@ async fn a_hundred_of_a_thousand_requests_are_within_a_budget_of_a_hundred_a_min
             }
         }
     }
-    assert_eq!(counts, [99, 901]);
+    let [accepted, refused] = counts;
+    // On a machine so slow that it takes minutes there is room again in each of them.
+    let minutes = begin.elapsed().as_secs() / 60 + 1;
+    assert!(
+        accepted >= 99 && accepted < 100 * minutes,
+        "{accepted} in {minutes} minutes"
+    );
     shows(
         &process,
-        "otpost_otp_requests_ended_total{outcome=\"sent\"} 100",
+        &format!(
+            "otpost_otp_requests_ended_total{{outcome=\"sent\"}} {}",
+            accepted + 1
+        ),
     )
     .await;
     shows(&process, "otpost_queue_jobs{state=\"waiting\"} 0").await;
     shows(
         &process,
-        "otpost_limit_refusals_total{limit=\"global\"} 901",
+        &format!("otpost_limit_refusals_total{{limit=\"global\"}} {refused}"),
     )
     .await;
 }
@@ -191,4 +204,35 @@ async fn a_process_that_stops_tells_the_wrong_codes_that_no_success_followed() {
         usual_day: 0,
     };
     assert_eq!(history, expected);
+}
+
+/// Connections of one peer that say nothing.
+async fn say_nothing(process: &Process, address: [u8; 4], number: usize) -> Vec<TcpStream> {
+    let mut silent = Vec::new();
+    for _ in 0..number {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        silent.push(socket.connect(process.api()).await.unwrap());
+    }
+    silent
+}
+
+#[tokio::test]
+async fn more_connections_than_there_are_files_keep_nobody_else_from_an_answer() {
+    let process = Setup::bare().with_open_files(128, 300).start().await;
+    let mut silent = Vec::new();
+    for last in 2..5 {
+        silent.push(say_nothing(&process, [127, 0, 0, last], 120).await);
+    }
+    // It waits behind all of those until it is accepted.
+    process.generate("ada@example.org").await;
+    let ready = process.ask_ops("/readyz").await;
+    assert_eq!(ready.status(), StatusCode::OK);
+    let metrics = process.ask_ops("/metrics").await.text().await.unwrap();
+    let refused = "otpost_http_connections_refused_total{reason=\"one_peer\"} ";
+    assert!(metrics.contains(refused), "{metrics}");
+    drop(silent);
+    let (_, written) = process.stop().await;
+    assert!(written.contains("the limit of open files"), "{written}");
+    assert!(!written.contains("http listener"), "{written}");
 }

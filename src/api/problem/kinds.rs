@@ -227,7 +227,10 @@ impl Problem {
             "client_limit_reached",
             "Too many requests from this client",
         )
-        .detail("What it may do is in `RateLimit-Policy`, what is left of it in `RateLimit`.");
+        .detail(
+            "What it may do is in `RateLimit-Policy`, what is left of it in `RateLimit`. If nothing \
+             there is spent, the wider network around it has had its share.",
+        );
         Self::new(&KIND).retry_after(seconds)
     }
 

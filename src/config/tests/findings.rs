@@ -124,6 +124,34 @@ fn a_bad_value_is_one_finding_with_its_setting_and_origin() {
 }
 
 #[test]
+fn a_variable_without_anything_is_no_empty_list() {
+    let lists = [
+        "http.trusted_proxies",
+        "http.cors_origins",
+        "http.api_keys",
+        "keys.previous",
+    ];
+    for nothing in ["", "  ", ",", " , ,"] {
+        let given = lists.map(|name| (name, nothing));
+        let found = findings_of(&production_with(&given));
+        let shown = found.to_string();
+        assert_eq!(found.len(), lists.len(), "{shown}");
+        for name in lists {
+            let variable = variable_name(name);
+            let expected = format!(
+                "`{name}` from `{variable}`: holds nothing; unset it, or write `[]` into the settings file"
+            );
+            assert!(shown.contains(&expected), "{shown}");
+        }
+    }
+    let meant = Sources {
+        file: from_file("[http]\napi_keys = []\n[keys]\nprevious = []\n").file,
+        ..production_with(&[])
+    };
+    assert!(load(&meant).unwrap().settings.http.api_keys.is_empty());
+}
+
+#[test]
 fn a_value_of_the_wrong_type_in_the_file_is_a_finding_with_its_line() {
     for (text, setting, line) in [
         ("[mail]\nproduct = 123456", "mail.product", 2),

@@ -182,7 +182,6 @@ fn a_value_from_the_environment_takes_the_type_of_its_default() {
             "http.cors_origins",
             "https://a.example.com, https://b.example.com:8443",
         ),
-        ("http.trusted_proxies", ""),
     ]))
     .unwrap();
     assert_eq!(config.settings.mail.product, "123456");
@@ -192,7 +191,6 @@ fn a_value_from_the_environment_takes_the_type_of_its_default() {
     assert!(config.settings.mail.smtputf8);
     let origins = ["https://a.example.com", "https://b.example.com:8443"];
     assert_eq!(config.settings.http.cors_origins, origins);
-    assert!(config.settings.http.trusted_proxies.is_empty());
     assert!(
         config
             .print()

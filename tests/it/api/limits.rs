@@ -1,17 +1,13 @@
 //! What the HTTP side makes of limits: whoever is refused learns how long to wait and nothing else.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use otpost::otp::breaker::Breaker;
 use otpost::otp::client_budget::{ClientLimit, GENERATE_LIMITS};
-use otpost::store::{
-    Admission, Cause, ClientBuckets, GenerateQuotas, Pace, PaceName, Paced, Quota, Verdict,
-};
+use otpost::store::{Admission, Cause, ClientBuckets, GenerateQuotas, Paced, Quota, Verdict};
 use rstest::rstest;
 
-use super::{Bench, incorrect, keys};
+use super::{Bench, GLOBAL, incorrect, keys};
 use crate::support::fakes::{FakeQueue, FakeStore, Mood};
 
 const GENERATE: &str = r#"{"email":"ada@example.org"}"#;
@@ -143,20 +139,11 @@ async fn the_guess_mass_grows_by_the_codes_that_a_guess_was_compared_with() {
     assert!((mass - 3.0 * 2e-6).abs() < 1e-15, "{mass}");
 }
 
-const GLOBAL: Pace = Pace {
-    name: PaceName([7; 16]),
-    per_minute: 100,
-};
-
-fn bounded(store: FakeStore, queue: FakeQueue) -> Bench {
-    Bench::build(store, queue, |api| api.global = Some(GLOBAL))
-}
-
 #[tokio::test]
-async fn beyond_the_global_budget_a_request_is_refused_before_anybody_is_charged() {
+async fn beyond_the_global_budget_a_request_is_refused_and_charges_nobody() {
     let mut store = FakeStore::new(incorrect());
     store.paced = Paced::Wait(Duration::from_millis(12_001));
-    let bench = bounded(store, FakeQueue::new());
+    let bench = Bench::bounded(store, FakeQueue::new());
     let mut waits = std::collections::BTreeSet::new();
     for _ in 0..50 {
         let answer = bench.post("/otp/generate", GENERATE).await;
@@ -169,7 +156,8 @@ async fn beyond_the_global_budget_a_request_is_refused_before_anybody_is_charged
         "{waits:?}"
     );
     assert!(waits.len() > 10, "all at once: {waits:?}");
-    assert!(bench.store.admitted.lock().unwrap().is_empty());
+    let admitted = bench.store.admitted.lock().unwrap().clone();
+    assert_eq!(*bench.store.given_back.lock().unwrap(), admitted);
     assert!(bench.queue.jobs.lock().unwrap().is_empty());
     let metrics = bench.telemetry.encode();
     assert!(metrics.contains("otpost_limit_refusals_total{limit=\"global\"} 50"));
@@ -177,7 +165,7 @@ async fn beyond_the_global_budget_a_request_is_refused_before_anybody_is_charged
 
 #[tokio::test]
 async fn a_mail_takes_one_place_in_the_global_budget() {
-    let bench = bounded(FakeStore::new(incorrect()), FakeQueue::new());
+    let bench = Bench::bounded(FakeStore::new(incorrect()), FakeQueue::new());
     let answer = bench.post("/otp/generate", GENERATE).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
     let pacing = bench.store.pacing.lock().unwrap();
@@ -204,7 +192,7 @@ async fn a_request_of_which_no_mail_comes_takes_nothing_of_the_global_budget(
     store.admission = admission;
     let mut queue = FakeQueue::new();
     queue.is_full = is_full;
-    let bench = bounded(store, queue);
+    let bench = Bench::bounded(store, queue);
     for _ in 0..20 {
         let answer = bench.post("/otp/generate", GENERATE).await;
         assert!(answer.status.as_u16() >= 429, "{}", answer.text());
@@ -216,7 +204,7 @@ async fn a_request_of_which_no_mail_comes_takes_nothing_of_the_global_budget(
 async fn a_mail_that_the_queue_may_have_taken_keeps_its_place_in_the_global_budget() {
     let mut queue = FakeQueue::new();
     queue.mood = Mood::Down;
-    let bench = bounded(FakeStore::new(incorrect()), queue);
+    let bench = Bench::bounded(FakeStore::new(incorrect()), queue);
     bench.post("/otp/generate", GENERATE).await;
     assert_eq!(bench.store.pacing.lock().unwrap().len(), 1);
 }
@@ -231,15 +219,11 @@ async fn wrong_codes_count_for_the_breaker_and_those_before_a_success_do_not(
     #[case] verdict: Verdict,
     #[case] untold: i64,
 ) {
-    let breaker = Arc::new(Breaker::default());
-    let counter = Arc::clone(&breaker);
-    let bench = Bench::build(FakeStore::new(verdict), FakeQueue::new(), |api| {
-        api.breaker = counter;
-    });
+    let bench = Bench::with(FakeStore::new(verdict), FakeQueue::new());
     for _ in 0..5 {
         bench.post("/otp/verify", VERIFY).await;
     }
-    assert_eq!(breaker.take(), untold);
+    assert_eq!(bench.breaker.take(), untold);
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! The OpenAPI document: up to date, complete, and with examples that hold.
 
-use otpost::api::openapi::document;
+use otpost::api::openapi::{USUAL_DIGITS, document};
+use otpost::config::{self, Sources};
+use otpost::store::Verdict;
+use rstest::rstest;
 use serde_json::Value;
 
 use super::Bench;
+use crate::support::fakes::{FakeQueue, FakeStore};
 
 fn parsed() -> Value {
-    serde_json::from_str(&document()).unwrap()
+    serde_json::from_str(&document(USUAL_DIGITS)).unwrap()
 }
 
 #[test]
@@ -14,7 +18,7 @@ fn the_committed_document_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
     let committed = std::fs::read_to_string(path).unwrap();
     assert!(
-        committed == document(),
+        committed == document(USUAL_DIGITS),
         "openapi.json is out of date; write it anew with `cargo run -- openapi > openapi.json`"
     );
 }
@@ -23,8 +27,47 @@ fn the_committed_document_is_up_to_date() {
 async fn the_service_hands_out_its_document() {
     let answer = Bench::new().get("/openapi.json").await;
     assert_eq!(answer.header("content-type"), "application/json");
-    assert_eq!(answer.text(), document());
+    assert_eq!(answer.text(), document(USUAL_DIGITS));
     assert!(answer.text().ends_with("}\n"));
+}
+
+#[rstest]
+#[case(
+    6,
+    "^[0-9]{6}([0-9]{2})?$",
+    "012345",
+    "6 ASCII digits, 8 after many failures."
+)]
+#[case(
+    7,
+    "^[0-9]{7}([0-9]{1})?$",
+    "0123456",
+    "7 ASCII digits, 8 after many failures."
+)]
+#[case(8, "^[0-9]{8}$", "01234567", "8 ASCII digits.")]
+#[tokio::test]
+async fn the_form_of_a_code_is_that_of_the_settings(
+    #[case] digits: u8,
+    #[case] pattern: &str,
+    #[case] example: &str,
+    #[case] lengths: &str,
+) {
+    let store = FakeStore::new(Verdict::Correct);
+    let bench = Bench::build(store, FakeQueue::new(), |api| api.policy.digits = digits);
+    let document = bench.get("/openapi.json").await.json();
+    let otp = &document["components"]["schemas"]["VerifyRequest"]["properties"]["otp"];
+    assert_eq!(otp["pattern"], pattern);
+    assert_eq!(otp["example"], example);
+    let described = otp["description"].as_str().unwrap();
+    assert!(described.contains(lengths), "{described}");
+    let body = format!(r#"{{"email":"ada@example.org","otp":"{example}"}}"#);
+    assert_eq!(bench.post("/otp/verify", body).await.status, 200);
+}
+
+#[test]
+fn the_usual_digits_are_those_of_the_defaults() {
+    let defaults = config::load(&Sources::default()).unwrap();
+    assert_eq!(defaults.settings.otp.digits, USUAL_DIGITS);
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use otpost::api::server::{Limits, serve};
+use otpost::otp::network::Network;
 use otpost::telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ pub fn limits() -> Limits {
         request: PATIENCE * 2,
         idle: PATIENCE * 2,
         connections: 100,
+        of_one_peer: 100,
         drain: PATIENCE,
     }
 }
@@ -32,25 +34,48 @@ pub struct Running {
     pub address: SocketAddr,
     pub stop: CancellationToken,
     pub server: JoinHandle<()>,
+    pub telemetry: Arc<Telemetry>,
 }
 
 impl Running {
     pub async fn start(router: Router, limits: Limits) -> Self {
+        Self::behind(router, limits, &[]).await
+    }
+
+    /// The same behind proxies in these networks.
+    pub async fn behind(router: Router, limits: Limits, proxies: &[&str]) -> Self {
+        let networks = proxies.iter().map(|proxy| Network::parse(proxy).unwrap());
+        let proxies = networks.collect();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let telemetry = Arc::new(Telemetry::default());
         #[expect(clippy::disallowed_methods, reason = "the test joins this task itself")]
-        let server = tokio::spawn(serve(listener, router, limits, telemetry, stop.clone()));
+        let server = tokio::spawn(serve(
+            listener,
+            router,
+            limits,
+            proxies,
+            telemetry.clone(),
+            stop.clone(),
+        ));
         Self {
             address,
             stop,
             server,
+            telemetry,
         }
     }
 
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection from another address of this machine.
+    pub async fn connect_from(&self, address: [u8; 4]) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        socket.connect(self.address).await.unwrap()
     }
 
     /// Sends bytes and reads until the server closes the connection.

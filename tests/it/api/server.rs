@@ -101,6 +101,43 @@ async fn a_second_head_has_the_deadline_of_a_head_and_not_that_of_idleness() {
 }
 
 #[tokio::test]
+async fn a_head_that_begins_along_with_a_request_has_no_time_of_idleness() {
+    let running = Running::start(
+        hello(),
+        Limits {
+            head: SHORT,
+            ..limits()
+        },
+    )
+    .await;
+    let mut stream = running.connect().await;
+    stream
+        .write_all(&[HELLO, b"\r\nGET / HTT"].concat())
+        .await
+        .unwrap();
+    read_answer(&mut stream, "hello").await;
+    assert_eq!(read_to_close(&mut stream).await, "");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn line_ends_after_a_request_begin_no_head() {
+    let running = Running::start(
+        hello(),
+        Limits {
+            idle: SHORT,
+            ..limits()
+        },
+    )
+    .await;
+    let mut stream = running.connect().await;
+    stream.write_all(&[HELLO, b"\r\n"].concat()).await.unwrap();
+    read_answer(&mut stream, "hello").await;
+    assert_eq!(read_to_close(&mut stream).await, "", "it was idle");
+    running.end().await;
+}
+
+#[tokio::test]
 async fn a_request_that_takes_for_ever_is_cut_off() {
     let router = Router::new().route("/", get(std::future::pending::<()>));
     let running = Running::start(
@@ -164,6 +201,60 @@ async fn connections_beyond_the_bound_are_closed_at_once_and_room_is_reused() {
         }
     });
     served.await.unwrap();
+    running.end().await;
+}
+
+const LOCAL: [u8; 4] = [127, 0, 0, 1];
+const OTHER: [u8; 4] = [127, 0, 0, 2];
+
+/// Whether a new connection from there is served; it is kept among those that are held.
+async fn is_served(running: &Running, from: [u8; 4], held: &mut Vec<TcpStream>) -> bool {
+    let mut stream = running.connect_from(from).await;
+    let _ = stream.write_all(HELLO).await;
+    let mut byte = [0];
+    let is_served = timeout(PATIENCE, stream.read(&mut byte)).await.unwrap();
+    held.push(stream);
+    is_served.is_ok_and(|read| read == 1)
+}
+
+#[tokio::test]
+async fn one_peer_has_its_share_of_the_connections_and_leaves_the_others_theirs() {
+    let bounds = Limits {
+        connections: 5,
+        of_one_peer: 2,
+        ..limits()
+    };
+    let running = Running::start(hello(), bounds).await;
+    let mut held = Vec::new();
+    let mut served = Vec::new();
+    for from in [LOCAL, LOCAL, LOCAL, OTHER, OTHER, OTHER, [127, 0, 0, 3]] {
+        served.push(is_served(&running, from, &mut held).await);
+    }
+    assert_eq!(served, [true, true, false, true, true, false, true]);
+    assert!(!is_served(&running, [127, 0, 0, 4], &mut held).await);
+    let metrics = running.telemetry.encode();
+    for line in [
+        "otpost_http_connections_refused_total{reason=\"one_peer\"} 2",
+        "otpost_http_connections_refused_total{reason=\"all\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_may_have_all_connections() {
+    let bounds = Limits {
+        connections: 4,
+        of_one_peer: 1,
+        ..limits()
+    };
+    let running = Running::behind(hello(), bounds, &["127.0.0.1"]).await;
+    let mut held = Vec::new();
+    for from in [OTHER, LOCAL, LOCAL, LOCAL] {
+        assert!(is_served(&running, from, &mut held).await, "{from:?}");
+    }
+    assert!(!is_served(&running, LOCAL, &mut held).await);
     running.end().await;
 }
 

@@ -2,8 +2,8 @@
 //! shows the whole flow runs on the real backends.
 
 use std::future::pending;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use otpost::otp::address::LimitId;
@@ -16,6 +16,7 @@ use otpost::store::{
     EndState, Ending, Evaluated, GenerateQuotas, History, IssueRequest, Issued, OtpStore, Pace,
     PaceName, Paced, Quota, Repeatable, StoreError, Verdict, VerifyRequest,
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// What a fake does with every call.
@@ -60,6 +61,24 @@ pub struct FakeStore {
     /// How often it says that it knows of no ending before it knows of `ended`.
     pub ends_late: AtomicU32,
     pub verifies: Mutex<Vec<VerifyRequest>>,
+    /// Set if requests for codes and verifies are held back.
+    pub hold: Option<Arc<Hold>>,
+}
+
+/// What a test holds back in mid-flight.
+#[derive(Default)]
+pub struct Hold {
+    pub entered: Notify,
+    pub release: Notify,
+}
+
+impl Hold {
+    async fn pass(hold: Option<&Arc<Self>>) {
+        if let Some(hold) = hold {
+            hold.entered.notify_one();
+            hold.release.notified().await;
+        }
+    }
 }
 
 impl FakeStore {
@@ -79,6 +98,7 @@ impl FakeStore {
             ended: None,
             ends_late: AtomicU32::new(0),
             verifies: Mutex::new(Vec::new()),
+            hold: None,
         }
     }
 
@@ -99,6 +119,7 @@ impl OtpStore for FakeStore {
 
     async fn admit(&self, request: &AdmitRequest) -> Result<Admitted, StoreError> {
         self.admitted.lock().unwrap().push(request.clone());
+        Hold::pass(self.hold.as_ref()).await;
         let admitted = Admitted {
             admission: self.admission.clone(),
             client: self.generate_quotas,
@@ -118,6 +139,7 @@ impl OtpStore for FakeStore {
 
     async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError> {
         self.verifies.lock().unwrap().push(request.clone());
+        Hold::pass(self.hold.as_ref()).await;
         let is_wrong = self.verdict == Verdict::Incorrect(Cause::Wrong);
         let check = Check {
             verdict: self.verdict,

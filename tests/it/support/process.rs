@@ -23,6 +23,8 @@ pub struct Setup {
     folder: Arc<TempDir>,
     settings: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// The soft and the hard limit of open files, if they are not those of the test.
+    open_files: Option<(u32, u32)>,
     runs: u32,
 }
 
@@ -43,6 +45,7 @@ impl Setup {
             folder: Arc::new(tempfile::tempdir().unwrap()),
             settings: Vec::new(),
             arguments: Vec::new(),
+            open_files: None,
             runs: 0,
         }
     }
@@ -92,6 +95,12 @@ impl Setup {
     /// Lets the process serve in one role.
     pub fn in_role(mut self, role: &str) -> Self {
         self.arguments = ["serve", "--role", role].map(str::to_owned).into();
+        self
+    }
+
+    /// Lets the process open so many files, and so many if it asks for more.
+    pub fn with_open_files(mut self, soft: u32, hard: u32) -> Self {
+        self.open_files = Some((soft, hard));
         self
     }
 
@@ -165,7 +174,14 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_otpost"));
+        let program = env!("CARGO_BIN_EXE_otpost");
+        let mut command = Command::new(program);
+        if let Some((soft, hard)) = self.open_files {
+            let limited =
+                format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$0\" \"$@\"");
+            command = Command::new("/bin/sh");
+            command.args(["-c", &limited, program]);
+        }
         command
             .env_clear()
             .envs(self.settings.iter().cloned())
@@ -221,6 +237,11 @@ impl Process {
             .send()
             .await
             .unwrap()
+    }
+
+    /// Where the API is.
+    pub fn api(&self) -> SocketAddr {
+        self.api
     }
 
     /// Where the operations listener is.

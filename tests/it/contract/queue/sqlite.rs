@@ -43,6 +43,18 @@ async fn a_job_of_a_newer_version_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_can_not_clean_at_its_end_has_not_failed() {
+    let bench = Bench::new(Backend::Sqlite).await;
+    let queue = bench.open().await;
+    let (handler, _told) = deciding(|_| Outcome::Done);
+    let work = Work::start(&queue, handler);
+    let database = Connection::open(bench.database()).unwrap();
+    database.execute_batch("DROP TABLE job").unwrap();
+    assert!(queue.clean().await.is_err());
+    work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_can_not_be_written_is_written_later_and_the_job_does_not_run_again() {
     let bench = Bench::new(Backend::Sqlite).await;
     let queue = bench.open().await;
