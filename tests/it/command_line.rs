@@ -109,10 +109,23 @@ async fn limits_are_printed_with_the_bound_that_they_come_to() {
     let setup = Setup::bare().with("limits.client.enabled", "false");
     let unlimited = said(&setup.run(&["limits"]).await);
     assert!(!unlimited.contains("One client"), "{unlimited}");
+    assert!(unlimited.contains("35 in 30 days"), "{unlimited}");
+    assert!(!unlimited.contains("by one client network"), "{unlimited}");
     let setup = Setup::bare().with("limits.enabled", "false");
     let none = said(&setup.run(&["limits"]).await);
     assert!(!none.contains("in any minute"), "{none}");
     assert!(none.contains("codes can be guessed"), "{none}");
+}
+
+#[tokio::test]
+async fn the_log_says_at_the_start_how_likely_a_guess_is() {
+    let process = Setup::bare().with("log.level", "info").start().await;
+    let (_, written) = process.stop().await;
+    let logged = written.lines().any(|line| {
+        line.starts_with('{')
+            && line.contains("\"guess_bound\":\"0.0998 % a year for one address\"")
+    });
+    assert!(logged, "{written}");
 }
 
 #[tokio::test]
