@@ -4,7 +4,9 @@
 //! An operation is answered only after the commit that holds it. An operation that fails is rolled
 //! back alone. A lock file keeps a second process out.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The most operations that one commit holds.
 const LARGEST_GROUP: usize = 512;
+
+/// Only the owner may read the database.
+const DATABASE_MODE: u32 = 0o600;
 
 /// The version of the tables that this program writes (`user_version` of the file).
 const VERSION: i64 = 3;
@@ -239,6 +244,7 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
         path: path.to_owned(),
         source,
     };
+    make_private(path)?;
     let mut connection = Connection::open(path).map_err(refused)?;
     connection
         .execute_batch(
@@ -258,6 +264,23 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     }
     migrate(&mut connection, found).map_err(refused)?;
     Ok(connection)
+}
+
+/// Makes a new database a file that only its owner may read, since waiting jobs hold addresses. Its
+/// log and index get the same mode from SQLite. One that is there keeps the mode that it was given.
+fn make_private(path: &Path) -> Result<(), OpenError> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(DATABASE_MODE)
+        .open(path);
+    match made {
+        Err(source) if source.kind() != ErrorKind::AlreadyExists => Err(OpenError::File {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
