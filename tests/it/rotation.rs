@@ -219,6 +219,23 @@ async fn codes_and_budgets_outlive_each_step_of_the_change_but_no_code_its_key(
     process.stop().await;
 }
 
+/// As `config/default.toml` says it is done.
+#[tokio::test]
+async fn keys_made_beside_a_database_are_changed_once_they_are_copied_to_the_settings() {
+    let post = Post::open().await;
+    let mut setup = Setup::mailing_to(&post.smtp.url());
+    let process = setup.start().await;
+    let code = post.asked(&process, "ada@example.org").await;
+    process.stop().await;
+    let text = std::fs::read_to_string(setup.folder().join("otpost.db.keys")).unwrap();
+    let file: toml::Table = text.parse().unwrap();
+    let made = |name: &str| file["keys"][name].as_str().unwrap().to_owned();
+    setup = keyed(setup, (NEW, &made("master"))).with("keys.address", &made("address"));
+    let process = setup.start().await;
+    assert!(is_right(&process, "ada@example.org", &code).await);
+    process.stop().await;
+}
+
 /// On either backend.
 #[rstest]
 #[case::embedded(false)]
