@@ -34,7 +34,7 @@ use breaker::Watch;
 use parts::{Backend, Post, Way};
 
 /// How long a stop may take in all; what still runs then is left to the next start.
-const STOP_DEADLINE: Duration = Duration::from_secs(23);
+pub const STOP_DEADLINE: Duration = Duration::from_secs(23);
 /// What an attempt may need after its mail: one call to the store, and a little.
 const AFTERMATH: Duration = Duration::from_millis(2_500);
 /// How often the keys are noted again, since the note in the store fades with the data.

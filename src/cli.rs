@@ -20,7 +20,7 @@ const FAILED: u8 = 1;
 /// The exit code of a wrong command line or wrong settings.
 const WRONG_SETTINGS: u8 = 2;
 /// How long the end of the program waits for threads that are blocked.
-const LAST_WAIT: Duration = Duration::from_secs(1);
+pub const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Proves that a person reads an email address: mails one-time codes and checks them.
 #[derive(Debug, Parser)]

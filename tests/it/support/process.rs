@@ -18,6 +18,9 @@ use super::redis_server::free_port;
 /// Longer than anything that a test waits for may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A killed worker's job is done by another within this time, as the README says.
+pub const RESCUE: Duration = Duration::from_secs(20);
+
 /// How a process is started; it can be started again on the same folder.
 pub struct Setup {
     folder: Arc<TempDir>,
