@@ -1,5 +1,5 @@
 //! Email addresses: what is accepted, where the mail goes, and under which names the store knows
-//! an address. One parser for every path (H-21, H-22).
+//! an address. One parser for every path.
 //!
 //! Two identities: the *canonical address* decides for whom a code counts, the *limit address*
 //! folds the spellings of one mailbox, so that forty of them share one budget.
