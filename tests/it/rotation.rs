@@ -24,9 +24,12 @@ const PEOPLE: u32 = 5;
 const VISITS: u32 = 4;
 
 fn keyed(setup: Setup, (master, previous): (&str, &str)) -> Setup {
+    let setup = match previous {
+        "" => setup.without("keys.previous"),
+        listed => setup.with("keys.previous", listed),
+    };
     setup
         .with("keys.master", master)
-        .with("keys.previous", previous)
         .with(
             "keys.address",
             "ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoM=",

@@ -58,10 +58,16 @@ impl Setup {
     }
 
     /// Adds a setting.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        let variable = format!("OTPOST__{}", name.replace('.', "__").to_uppercase());
+    pub fn with(self, name: &str, value: &str) -> Self {
+        let mut setup = self.without(name);
+        setup.settings.push((variable(name), value.to_owned()));
+        setup
+    }
+
+    /// Takes a setting out.
+    pub fn without(mut self, name: &str) -> Self {
+        let variable = variable(name);
         self.settings.retain(|(known, _)| *known != variable);
-        self.settings.push((variable, value.to_owned()));
         self
     }
 
@@ -309,6 +315,11 @@ impl Process {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// The variable of a setting.
+fn variable(name: &str) -> String {
+    format!("OTPOST__{}", name.replace('.', "__").to_uppercase())
 }
 
 /// Sends SIGTERM and waits for the end.
