@@ -1,4 +1,4 @@
-.PHONY: run test check fmt load timing install schemathesis slow fuzz deny mutants
+.PHONY: run test check fmt load timing install attacker schemathesis slow fuzz deny mutants
 
 # Serves the whole flow on 127.0.0.1:8080 with nothing beside it.
 run:
@@ -31,6 +31,10 @@ TIMING_REQUESTS ?= 20000
 timing:
 	cargo build --locked --release
 	cargo run --locked --release --manifest-path bench/load/Cargo.toml -- timing --binary target/release/otpost --requests $(TIMING_REQUESTS)
+
+# An attacker with a year: his best schedule for either `otp.resend`, what it yields, and the bound.
+attacker: install
+	cargo test --locked --test it store_attacker -- --nocapture
 
 # Three random seeds with at least 5,000 cases each against what openapi.json says.
 schemathesis: install

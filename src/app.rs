@@ -36,7 +36,7 @@ use listeners::Listeners;
 use parts::{Backend, Post, Way};
 
 /// How long a stop may take in all; what still runs then is left to the next start.
-const STOP_DEADLINE: Duration = Duration::from_secs(23);
+pub const STOP_DEADLINE: Duration = Duration::from_secs(23);
 /// What an attempt may need after its mail: one call to the store, and a little.
 const AFTERMATH: Duration = Duration::from_millis(2_500);
 /// How often the keys are noted again, since the note in the store fades with the data.
@@ -244,9 +244,12 @@ impl Process {
     }
 
     /// What a person who started the process wants to know. It goes to standard error, so that
-    /// standard output holds nothing but the log. A closed pipe is the reader's business.
+    /// standard output holds nothing but the log. A closed pipe is the reader's business. The bound
+    /// is logged as well, so that whoever reads the log of a former start knows what it was.
     fn greet(&self) {
         let settings = &self.settings;
+        let guess_bound = limits::bound(&parts::policy(settings));
+        self.telemetry.started(&guess_bound);
         let (version, role) = (env!("CARGO_PKG_VERSION"), self.role.as_str());
         let mut lines = vec![format!(
             "otpost {version}, role {role}, on {}",
@@ -278,10 +281,7 @@ impl Process {
             );
             lines.push("  `mail.smtp.url` and `mail.from` end it.".into());
         }
-        lines.push(format!(
-            "  guess bound {}",
-            limits::bound(&parts::policy(settings))
-        ));
+        lines.push(format!("  guess bound {guess_bound}"));
         let is_open = settings.http.api_keys.is_empty() && !settings.development;
         if self.role.answers() && is_open {
             lines.push("  No API key is configured: whoever reaches the API may call it.".into());

@@ -11,8 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::app;
-use crate::config::{self, Config, Role, Sources};
-use crate::otp::address::EmailAddress;
+use crate::config::{self, Config, Role, Settings, Sources};
+use crate::otp::address::{AddressError, EmailAddress};
 use crate::telemetry;
 
 /// The exit code of a failure.
@@ -20,7 +20,7 @@ const FAILED: u8 = 1;
 /// The exit code of a wrong command line or wrong settings.
 const WRONG_SETTINGS: u8 = 2;
 /// How long the end of the program waits for threads that are blocked.
-const LAST_WAIT: Duration = Duration::from_secs(1);
+pub const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Proves that a person reads an email address: mails one-time codes and checks them.
 #[derive(Debug, Parser)]
@@ -132,24 +132,16 @@ pub fn run() -> ExitCode {
 }
 
 fn mail_test(path: Option<PathBuf>, address: &str) -> ExitCode {
-    let address = match EmailAddress::parse(address) {
-        Ok(address) => address,
-        Err(error) => return complain(&format!("the address {error}"), WRONG_SETTINGS),
-    };
-    with_config(path, &Mode::default(), |config| {
-        block_on(app::mail_test(&config.settings, &address))?;
+    with_address(path, address, |settings, address| {
+        block_on(app::mail_test(settings, address))?;
         say("The mail server took the sample mail.");
         Ok(ExitCode::SUCCESS)
     })
 }
 
 fn pseudonym(path: Option<PathBuf>, address: &str) -> ExitCode {
-    let address = match EmailAddress::parse(address) {
-        Ok(address) => address,
-        Err(error) => return complain(&format!("the address {error}"), WRONG_SETTINGS),
-    };
-    with_config(path, &Mode::default(), |config| {
-        say(&app::pseudonym(&config.settings, &address)?);
+    with_address(path, address, |settings, address| {
+        say(&app::pseudonym(settings, address)?);
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -207,6 +199,29 @@ fn with_config(
         Ok(config) => report(then(config)),
         Err(findings) => complain(&findings.to_string(), WRONG_SETTINGS),
     }
+}
+
+/// Goes on with the address, if the settings let the API take it, too.
+fn with_address(
+    path: Option<PathBuf>,
+    text: &str,
+    then: impl FnOnce(&Settings, &EmailAddress) -> anyhow::Result<ExitCode>,
+) -> ExitCode {
+    with_config(path, &Mode::default(), |config| {
+        let parsed = if config.settings.mail.smtputf8 {
+            EmailAddress::parse_internationalized(text)
+        } else {
+            EmailAddress::parse(text)
+        };
+        match parsed {
+            Ok(address) => then(&config.settings, &address),
+            Err(AddressError::NotSupported) => Ok(complain(
+                "the address must have only ASCII characters before the @, unless `mail.smtputf8` is true",
+                WRONG_SETTINGS,
+            )),
+            Err(error) => Ok(complain(&format!("the address {error}"), WRONG_SETTINGS)),
+        }
+    })
 }
 
 /// Goes on only with settings that a start would take.

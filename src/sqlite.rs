@@ -4,34 +4,21 @@
 //! An operation is answered only after the commit that holds it. An operation that fails is rolled
 //! back alone. A lock file keeps a second process out.
 
-use std::fs::{File, TryLockError};
+mod open;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use open::OpenError;
+use open::{BUSY_TIMEOUT, connect, lock};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 /// The most operations that one commit holds.
 const LARGEST_GROUP: usize = 512;
-
-/// How long a commit waits for a tool that writes meanwhile.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// More than there are statements, so that each is parsed once.
-const STATEMENTS_KEPT: usize = 128;
-
-/// The version of the tables that this program writes (`user_version` of the file).
-const VERSION: i64 = 3;
-
-/// What brings a file from each version to the next, an empty one being version 0.
-const MIGRATIONS: [&str; 3] = [
-    include_str!("sqlite/1.sql"),
-    include_str!("sqlite/2.sql"),
-    include_str!("sqlite/3.sql"),
-];
 
 type Operation = Box<dyn FnOnce(&mut Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(bool) + Send>;
@@ -56,44 +43,6 @@ pub struct Sqlite {
 struct Tally {
     commits: AtomicU64,
     empty_log: AtomicBool,
-}
-
-/// The database could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error(
-        "`{0}` is in use by another process; the embedded store serves one process, several need Redis"
-    )]
-    InUse(PathBuf),
-    /// A newer version of otpost wrote it.
-    #[error(
-        "`{path}` has data version {found}, this program knows versions up to {VERSION}; run the newer program"
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-    },
-    /// The file system refused.
-    #[error("can't open `{path}`")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// SQLite refused.
-    #[error("can't use `{path}` as a database")]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
 }
 
 /// An operation failed; nothing of it was written.
@@ -218,70 +167,12 @@ impl Sqlite {
     }
 }
 
-/// Takes the lock file beside the database for as long as the file lives.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let beside = beside(path, "lock");
-    let refused = |source| OpenError::File {
-        path: beside.clone(),
-        source,
-    };
-    let file = File::create(&beside).map_err(refused)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(refused(source)),
-    }
-}
-
 /// `otpost.db` and `keys` give `otpost.db.keys`.
 pub fn beside(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(extension);
     PathBuf::from(name)
-}
-
-fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let refused = |source| OpenError::Database {
-        path: path.to_owned(),
-        source,
-    };
-    let mut connection = Connection::open(path).map_err(refused)?;
-    connection
-        .execute_batch(
-            // What is deleted is written over, since deleted jobs held addresses.
-            // Pages are read and written again and again: 16 MiB of them stay in memory, and the log of
-            // writes may have as much before it goes into the file.
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-             PRAGMA secure_delete = ON; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096;",
-        )
-        .map_err(refused)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(refused)?;
-    let found: i64 = connection
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(refused)?;
-    if found > VERSION {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-        });
-    }
-    migrate(&mut connection, found).map_err(refused)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    Ok(connection)
-}
-
-fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
-    for (version, step) in (1..)
-        .zip(MIGRATIONS)
-        .filter(|(version, _)| *version > found)
-    {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", version)?;
-        transaction.commit()?;
-    }
-    Ok(())
 }
 
 /// A savepoint, so that an operation that fails takes nothing of its group with it.

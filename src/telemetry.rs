@@ -162,6 +162,11 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
+    /// The process serves, under limits that leave this chance of guessing a code.
+    pub fn started(&self, guess_bound: &str) {
+        tracing::info!(guess_bound, "otpost serves");
+    }
+
     /// A request was answered. `route` is the matched path or `unmatched`, never the raw path.
     pub fn request_answered(&self, route: &str, status: u16, took: Duration) {
         self.requests

@@ -1,6 +1,7 @@
 """The built binary as a process of its own, in a folder of its own, for test tools in Python."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ PATIENCE = 30.0
 POLL = 0.05
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = ROOT / "target/debug/otpost"
+# The soft limit of a login shell; a test that needs more for itself must not hand that on.
+DESCRIPTORS = 1024
 
 
 class Otpost:
@@ -37,7 +40,12 @@ class Otpost:
     def __enter__(self) -> "Otpost":
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=usual_descriptors,
             )
         deadline = time.monotonic() + PATIENCE
         while not self._is_ready():
@@ -73,6 +81,13 @@ class Otpost:
                 return answer.status == 200
         except OSError:
             return False
+
+
+def usual_descriptors() -> None:
+    """Takes the soft limit back to what it usually is; the program may raise it up to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    usual = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (usual, hard))
 
 
 def free_ports(count: int) -> list[int]:

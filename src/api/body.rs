@@ -17,9 +17,9 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 
 use super::problem::{Finding, Problem};
 
-/// The most bytes that a body can have (H-11); a valid one has less than 2 KiB.
+/// The most bytes that a body can have; a valid one has less than 2 KiB.
 pub const BODY_BYTES: usize = 8 * 1024;
-/// How long a body may take (H-15).
+/// How long a body may take.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The members of a request's body, until somebody has asked for all of them.

@@ -1,4 +1,4 @@
-//! Who asks: the address that limits count for and whether the caller has an API key (S-19).
+//! Who asks: the address that limits count for and whether the caller has an API key.
 //! Without a listed key nobody gets past here, before anything of the body is read, as long as any
 //! key is configured.
 

@@ -1,4 +1,4 @@
-//! Cross-origin requests (H-16): pages of the listed origins may call the endpoints, and nobody
+//! Cross-origin requests: pages of the listed origins may call the endpoints, and nobody
 //! else's. Off without a list. Origins are compared whole and byte by byte; `null` and `*` are none.
 
 use axum::body::Body;

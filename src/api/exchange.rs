@@ -24,7 +24,7 @@ use super::problem::Problem;
 use crate::otp::code::Entropy;
 use crate::telemetry::Telemetry;
 
-/// The longest request target (H-11); the longest that there is has 42 characters.
+/// The longest request target; the longest that there is has 42 characters.
 pub const URI_BYTES: usize = 2 * 1024;
 /// The route label of paths that lead nowhere.
 const UNMATCHED: &str = "unmatched";
@@ -127,7 +127,7 @@ fn draw_id(entropy: &dyn Entropy) -> String {
     }
 }
 
-/// Who was sent away at one instant does not come back at one (H-05): some wait up to a tenth longer.
+/// Who was sent away at one instant does not come back at one: some wait up to a tenth longer.
 fn spread(headers: &mut HeaderMap, entropy: &dyn Entropy) {
     let Some(seconds) = headers
         .get(RETRY_AFTER)
@@ -145,7 +145,7 @@ fn spread(headers: &mut HeaderMap, entropy: &dyn Entropy) {
     }
 }
 
-/// The headers of H-17; a page brings its own content security policy.
+/// Nobody keeps, frames, guesses at or passes on an answer; a page brings its own content security policy.
 fn secure(headers: &mut HeaderMap, is_https: bool) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

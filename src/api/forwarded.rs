@@ -1,4 +1,4 @@
-//! The address of a client behind proxies, out of the one header that those proxies write.
+//! The address of a client behind proxies, out of the one header that those proxies write.
 //!
 //! Whatever a client sends comes to stand on the left of what the proxies add. So the header is
 //! read from the right, and only as far as a trusted hop wrote it: each address is believed because

@@ -8,9 +8,9 @@ use std::mem;
 
 use axum::http::Uri;
 
-/// The most bytes of a request's head (H-11).
+/// The most bytes of a request's head.
 pub const HEAD_BYTES: usize = 16 * 1024;
-/// The most header fields of a request (H-11).
+/// The most header fields of a request.
 pub const HEAD_FIELDS: usize = 64;
 
 /// What hyper reads in place of a head that is refused; its path leads nowhere.

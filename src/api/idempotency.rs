@@ -1,4 +1,4 @@
-//! The header `Idempotency-Key` (H-07, S-18): with it a client may send a request again whose answer
+//! The header `Idempotency-Key`: with it a client may send a request again whose answer
 //! it lost. The value is a structured field's string (RFC 9651 section 3.3.3); a bare token, such as
 //! a UUID without quotes, is taken as well, since that is what most clients send.
 

@@ -1,4 +1,4 @@
-//! A client's own limits over HTTP: the fields of draft-ietf-httpapi-ratelimit-headers (H-04). They
+//! A client's own limits over HTTP: the fields of draft-ietf-httpapi-ratelimit-headers. They
 //! tell how the client's own bucket stands, and nothing of an address or of the networks around it.
 
 use std::time::Duration;

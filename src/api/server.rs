@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The system may allow less.
 const BACKLOG: u32 = 4096;
 
-/// The bounds of a listener (H-15).
+/// The bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For the head of a request, from its first byte, or from the start of the connection.

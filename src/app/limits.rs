@@ -29,6 +29,11 @@ pub fn describe(settings: &Settings) -> String {
             ),
             StepUp::Block => "no code until the budget recovers".to_owned(),
         };
+        // Without limits of clients nobody knows whose a failure is.
+        let share = match policy.limits_of_clients() {
+            Some(_) => format!(", {FAILURES_PER_CLIENT_PER_DAY} a day by one client network"),
+            None => String::new(),
+        };
         let cooldown = limits.cooldown.as_secs_f64();
         lines.push("One address, all spellings and contexts together:".to_owned());
         lines.push(format!(
@@ -36,7 +41,7 @@ pub fn describe(settings: &Settings) -> String {
             limits.per_hour, limits.per_day
         ));
         lines.push(format!(
-            "  wrong codes  {} an hour, {} a day, {} in 30 days, {FAILURES_PER_CLIENT_PER_DAY} a day by one client network",
+            "  wrong codes  {} an hour, {} a day, {} in 30 days{share}",
             limits.failures_per_hour, limits.failures_per_day, limits.failures_per_month
         ));
         lines.push(format!("  beyond       {step_up}"));

@@ -1,5 +1,5 @@
 //! Email addresses: what is accepted, where the mail goes, and under which names the store knows
-//! an address. One parser for every path (H-21, H-22).
+//! an address. One parser for every path.
 //!
 //! Two identities: the *canonical address* decides for whom a code counts, the *limit address*
 //! folds the spellings of one mailbox, so that forty of them share one budget.
@@ -99,7 +99,8 @@ impl EmailAddress {
         format!("{}@{}", self.local.to_ascii_lowercase(), self.domain)
     }
 
-    /// The mailbox that the budgets belong to: sub-address cut, the big providers' rules applied.
+    /// The mailbox that the budgets belong to: sub-address cut, the rules of some big providers
+    /// applied.
     pub fn limit(&self) -> String {
         let local = self.local.to_ascii_lowercase();
         let base = match local.split_once('+') {
@@ -212,7 +213,9 @@ fn is_visible(character: char) -> bool {
 
 /// The local part in NFC. A character beyond ASCII that NFC would make an ASCII one (the Kelvin
 /// sign a `K`) is refused, since whoever typed it may have meant another mailbox; and so is a mark
-/// at the beginning, which would join what stands before the address.
+/// at the beginning, which would join what stands before the address. A mark that joins the small
+/// letter before it and not the capital one (`J` and a caron) is refused, too, since the case of
+/// ASCII letters must not tell two addresses apart.
 fn compose(local: &str) -> Result<String, AddressError> {
     if local.is_ascii() {
         return Ok(local.to_owned());
@@ -228,7 +231,12 @@ fn compose(local: &str) -> Result<String, AddressError> {
     if begins_with_mark || local.chars().any(becomes_ascii) {
         return Err(AddressError::Local);
     }
-    Ok(nfc.normalize(local).into_owned())
+    let composed = nfc.normalize(local).into_owned();
+    if nfc.is_normalized(&composed.to_ascii_lowercase()) {
+        Ok(composed)
+    } else {
+        Err(AddressError::Local)
+    }
 }
 
 /// UTS-46, non-transitional, STD3 rules, lengths as DNS has them; at least two labels (RFC 7085),
@@ -282,14 +290,15 @@ impl Provider {
             .find(|known| known.domain == domain || known.aliases.contains(&domain))
     }
 
-    /// A local part of nothing but ignored characters stays as it is.
+    /// A local part of nothing but ignored characters stays as it is. What stood on both sides of
+    /// an ignored one may be a single letter now, which has one spelling.
     fn fold(&self, local: &str) -> String {
         let folded = local.replace(self.ignored, "");
         if folded.is_empty() {
-            local.to_owned()
-        } else {
-            folded
+            return local.to_owned();
         }
+        let nfc = ComposingNormalizerBorrowed::new_nfc();
+        nfc.normalize(&folded).into_owned()
     }
 }
 

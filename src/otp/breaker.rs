@@ -1,4 +1,4 @@
-//! The breaker on wrong codes over the whole service (S-05). What one mailbox bounds, somebody who
+//! The breaker on wrong codes over the whole service. What one mailbox bounds, somebody who
 //! guesses a little at very many mailboxes stays below; the sum of all wrong codes shows it.
 //!
 //! A wrong code counts unless a success of the same challenge follows, since people mistype. While

@@ -17,6 +17,8 @@ use super::policy::{ClientLimits, HOUR, TEN_MINUTES};
 
 /// How many times the limits a bucket has, from a client's own one to the widest.
 pub const FACTORS: [u32; 3] = [1, 2, 4];
+/// How many bits of an IPv6 address name a bucket, from a client's own one to the widest.
+pub const IPV6_PREFIXES: [usize; 3] = [64, 56, 48];
 
 /// The buckets that a client counts in, by their names.
 ///
@@ -103,10 +105,10 @@ impl ClientBuckets {
             },
             IpAddr::V6(address) => {
                 let octets = address.octets();
-                let widest = name(&octets[..6]);
+                let [own, wider, widest] = IPV6_PREFIXES.map(|bits| name(&octets[..bits / 8]));
                 Self {
-                    own: name(&octets[..8]),
-                    wider: Some([name(&octets[..7]), widest]),
+                    own,
+                    wider: Some([wider, widest]),
                     group: widest,
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! `code = first 128 bits of HMAC-SHA-256(K_code, nonce || challenge) mod 10^digits`, leading zeros
 //! kept; the bias is below 2^-100. `tag = HMAC-SHA-256(K_tag, challenge || code)` is what a store
-//! keeps, so that a dump of the store gives nobody a code (S-01, S-13).
+//! keeps, so that a dump of the store gives nobody a code (ASVS 5.0.0, 6.5.2).
 
 use std::fmt;
 

@@ -9,9 +9,9 @@ use super::clock::millis;
 pub struct Policy {
     /// Digits of a normal code, 6 to 8.
     pub digits: u8,
-    /// How long a code lives from its making; at most 10 minutes (ASVS 6.5.5, S-02).
+    /// How long a code lives from its making; at most 10 minutes (ASVS 5.0.0, 6.5.5).
     pub lifetime: Duration,
-    /// Wrong attempts after which all live codes of a challenge are dead (S-07).
+    /// Wrong attempts after which all live codes of a challenge are dead.
     pub attempts: u32,
     /// What a further request does to a live code.
     pub resend: Resend,
@@ -26,7 +26,7 @@ pub struct Policy {
 /// What a further request does to a live code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resend {
-    /// It mails the same code again; no request ends a mailed code (S-09).
+    /// It mails the same code again; no request ends a mailed code.
     Keep,
     /// It makes a new code, and only the newest request's code counts.
     Rotate,
@@ -80,7 +80,7 @@ pub const HOUR: Duration = Duration::from_secs(60 * 60);
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest window of the budgets: 30 days.
 pub const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Wrong codes a day against stepped-up codes of one mailbox (S-06).
+/// Wrong codes a day against stepped-up codes of one mailbox.
 pub const STEPPED_FAILURES_PER_DAY: u32 = 12;
 /// Wrong codes a day that one client network can spend of a mailbox's, so that no single one
 /// steps up an address of others.

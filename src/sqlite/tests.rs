@@ -235,3 +235,25 @@ async fn a_tool_that_reads_holds_up_nobody_when_the_log_is_emptied() {
     sqlite.ping().await.unwrap();
     assert_eq!(log(), 0);
 }
+
+#[tokio::test]
+async fn nobody_but_the_owner_may_read_a_new_database_its_log_and_its_index() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (_folder, path) = fresh();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let sqlite = Sqlite::open(&path).unwrap();
+    sqlite
+        .run(|db| db.execute_batch("CREATE TABLE t (n INTEGER)"))
+        .await
+        .unwrap();
+    for end in ["", "-wal", "-shm"] {
+        let file = PathBuf::from(format!("{}{end}", path.display()));
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    let (_folder, given) = fresh();
+    std::fs::write(&given, "").unwrap();
+    std::fs::set_permissions(&given, PermissionsExt::from_mode(0o640)).unwrap();
+    let _sqlite = Sqlite::open(&given).unwrap();
+    assert_eq!(mode(&given), 0o640);
+}

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use crate::support::process::{Setup, terminate};
 use crate::support::redis_server::free_port;
-use crate::support::smtp_server::{Act, SmtpServer};
+use crate::support::smtp_server::{Act, Options, SmtpServer};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -109,10 +109,23 @@ async fn limits_are_printed_with_the_bound_that_they_come_to() {
     let setup = Setup::bare().with("limits.client.enabled", "false");
     let unlimited = said(&setup.run(&["limits"]).await);
     assert!(!unlimited.contains("One client"), "{unlimited}");
+    assert!(unlimited.contains("35 in 30 days"), "{unlimited}");
+    assert!(!unlimited.contains("by one client network"), "{unlimited}");
     let setup = Setup::bare().with("limits.enabled", "false");
     let none = said(&setup.run(&["limits"]).await);
     assert!(!none.contains("in any minute"), "{none}");
     assert!(none.contains("codes can be guessed"), "{none}");
+}
+
+#[tokio::test]
+async fn the_log_says_at_the_start_how_likely_a_guess_is() {
+    let process = Setup::bare().with("log.level", "info").start().await;
+    let (_, written) = process.stop().await;
+    let logged = written.lines().any(|line| {
+        line.starts_with('{')
+            && line.contains("\"guess_bound\":\"0.0998 % a year for one address\"")
+    });
+    assert!(logged, "{written}");
 }
 
 #[tokio::test]
@@ -206,6 +219,38 @@ async fn mail_test_sends_a_sample_or_says_why_not() {
         "{}",
         said(&development)
     );
+}
+
+#[tokio::test]
+async fn addresses_beyond_ascii_are_taken_where_the_api_takes_them() {
+    let smtp = SmtpServer::start_with(Options {
+        smtputf8: true,
+        ..Options::default()
+    })
+    .await;
+    let commands = [
+        &["mail", "test", "jose\u{301}@example.org"][..],
+        &["pseudonym", "jose\u{301}@example.org"],
+    ];
+    let setup = Setup::mailing_to(&smtp.url()).on_redis("redis://127.0.0.1");
+    for arguments in commands {
+        let refused = setup.run(arguments).await;
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(
+            said(&refused).contains("mail.smtputf8"),
+            "{}",
+            said(&refused)
+        );
+    }
+    let setup = setup.with("mail.smtputf8", "true");
+    for arguments in commands {
+        let output = setup.run(arguments).await;
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let nobody = setup.run(&["pseudonym", "@example.org"]).await;
+    assert_eq!(nobody.status.code(), Some(2));
+    assert!(said(&nobody).contains("local@domain"), "{}", said(&nobody));
+    assert_eq!(smtp.next_mail().await.to, ["jos\u{e9}@example.org"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
 //! The master key is changed in two steps, process by process, while people ask for codes and type
 //! them.
 
+use std::collections::HashMap;
+
+use futures::future::join_all;
 use rstest::rstest;
+use serde_json::json;
+use tokio::sync::Mutex;
 
 use crate::support::process::{Process, Setup};
 use crate::support::redis_server::RedisServer;
@@ -14,22 +19,69 @@ const OTHER: &str = "pX0c6u0b5N2dVvJtq1oW0eRz3yYh7mKfQ9sLgT4iUaE=";
 /// The keys of the steps, in their order: master, previous.
 const STEPS: [(&str, &str); 4] = [(OLD, ""), (OLD, NEW), (NEW, OLD), (NEW, "")];
 
+/// Those who ask and type at once while a process changes, and how often each does.
+const PEOPLE: u32 = 5;
+const VISITS: u32 = 4;
+
 fn keyed(setup: Setup, (master, previous): (&str, &str)) -> Setup {
+    let setup = match previous {
+        "" => setup.without("keys.previous"),
+        listed => setup.with("keys.previous", listed),
+    };
     setup
         .with("keys.master", master)
-        .with("keys.previous", previous)
         .with(
             "keys.address",
             "ZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXp7fH1+f4CBgoM=",
         )
         .with("limits.client.enabled", "false")
+        .with("limits.address.cooldown", "0s")
+        .with("limits.domain.per_minute", "1000000")
 }
 
-async fn asked(process: &Process, smtp: &SmtpServer, email: &str) -> String {
-    process.generate(email).await;
-    let mail = smtp.next_mail().await;
-    assert_eq!(mail.to, [email]);
-    mail.code()
+/// The mail server, and the codes that came for people who have not looked yet.
+struct Post {
+    smtp: SmtpServer,
+    arrived: Mutex<HashMap<String, String>>,
+}
+
+impl Post {
+    async fn open() -> Self {
+        Self {
+            smtp: SmtpServer::start().await,
+            arrived: Mutex::default(),
+        }
+    }
+
+    /// Asks for a code and waits for its mail. Whoever waits takes in the mail of others, too.
+    async fn asked(&self, process: &Process, email: &str) -> String {
+        process.generate(email).await;
+        loop {
+            let mut arrived = self.arrived.lock().await;
+            if let Some(code) = arrived.remove(email) {
+                return code;
+            }
+            let mail = self.smtp.next_mail().await;
+            arrived.insert(mail.to.concat(), mail.code());
+        }
+    }
+
+    /// Ten wrong codes against live ones, which fill the window of an hour.
+    async fn spend_failures(&self, process: &Process, email: &str) {
+        for _ in 0..2 {
+            let code = self.asked(process, email).await;
+            for _ in 0..5 {
+                wrong(process, email, &code).await;
+            }
+        }
+    }
+
+    /// All mails that a mailbox gets in an hour.
+    async fn spend_mails(&self, process: &Process, email: &str) {
+        for _ in 0..5 {
+            self.asked(process, email).await;
+        }
+    }
 }
 
 async fn is_right(process: &Process, email: &str, code: &str) -> bool {
@@ -46,64 +98,79 @@ async fn wrong(process: &Process, email: &str, right: &str) {
     assert_eq!(process.verify(email, wrong).await.0, 422);
 }
 
-/// People who come all the while.
-async fn flows(process: &Process, smtp: &SmtpServer, name: &str) {
-    for number in 0..10 {
-        let email = format!("{name}.{number}@example.org");
-        let code = asked(process, smtp, &email).await;
+/// People who come all the while, several at once.
+async fn flows(process: &Process, post: &Post, name: &str) {
+    let visits = |person: u32| async move {
+        for visit in 0..VISITS {
+            let email = format!("{name}.{person}.{visit}@example.org");
+            let code = post.asked(process, &email).await;
+            assert!(is_right(process, &email, &code).await, "{email}");
+        }
+    };
+    join_all((0..PEOPLE).map(visits)).await;
+}
+
+/// One process changes while the other serves; then each code of either counts at either.
+async fn change(
+    processes: &mut [Process; 2],
+    place: usize,
+    mut next: Setup,
+    post: &Post,
+    name: &str,
+) {
+    let mut codes = Vec::new();
+    for (who, process) in processes.iter().enumerate() {
+        let email = format!("ada.{name}.{who}@example.org");
+        codes.push((post.asked(process, &email).await, email));
+    }
+    let load = flows(&processes[1 - place], post, name);
+    let (changed, ()) = tokio::join!(next.start(), load);
+    std::mem::replace(&mut processes[place], changed)
+        .kill()
+        .await;
+    for (turn, (code, email)) in codes.into_iter().enumerate() {
+        let process = &processes[(turn + place) % 2];
         assert!(is_right(process, &email, &code).await, "{email}");
     }
+    let email = format!("bob.{name}@example.org");
+    let code = post.asked(&processes[1], &email).await;
+    assert!(is_right(&processes[0], &email, &code).await, "{email}");
 }
 
 /// Two processes on one Redis; one of them changes at a time, and both serve in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_change_their_key_one_by_one_and_no_code_or_count_is_lost() {
-    let (smtp, redis) = (SmtpServer::start().await, RedisServer::start().await);
-    let setup = || Setup::mailing_to(&smtp.url()).with("store.url", &redis.url());
-    let mut processes = Vec::new();
-    for _ in 0..2 {
-        processes.push(keyed(setup(), STEPS[0]).start().await);
-    }
-    // Four wrong attempts before the change; the fifth comes after it.
-    let eve = asked(&processes[0], &smtp, "eve@example.org").await;
+    let (post, redis) = (Post::open().await, RedisServer::start().await);
+    let setup = || Setup::mailing_to(&post.smtp.url()).with("store.url", &redis.url());
+    let mut processes = [
+        keyed(setup(), STEPS[0]).start().await,
+        keyed(setup(), STEPS[0]).start().await,
+    ];
+    // Four wrong attempts before the change; the fifth comes while the old key is still listed.
+    let eve = post.asked(&processes[0], "eve@example.org").await;
     for _ in 0..4 {
         wrong(&processes[0], "eve@example.org", &eve).await;
     }
-    let mut codes = Vec::new();
-    for (step, keys) in STEPS.into_iter().enumerate().skip(1).take(2) {
+    for (step, keys) in STEPS.into_iter().enumerate().skip(1) {
+        if step == 3 {
+            wrong(&processes[1], "eve@example.org", &eve).await;
+            let is_live = is_right(&processes[0], "eve@example.org", &eve).await;
+            assert!(!is_live, "the attempts are spent");
+        }
         for place in 0..2 {
-            for (who, process) in processes.iter().enumerate() {
-                let email = format!("ada.{step}.{place}.{who}@example.org");
-                codes.push((asked(process, &smtp, &email).await, email));
-            }
-            let mut next = keyed(setup(), keys);
-            let name = format!("load.{step}.{place}");
-            let (changed, ()) =
-                tokio::join!(next.start(), flows(&processes[1 - place], &smtp, &name),);
-            std::mem::replace(&mut processes[place], changed)
-                .kill()
-                .await;
-            // A code of either process counts at either process, and a mail repeats it.
-            for (turn, (code, email)) in codes.drain(..).enumerate() {
-                let process = &processes[turn % 2];
-                assert!(
-                    is_right(process, &email, &code).await,
-                    "step {step}.{place} {email}"
-                );
-            }
-            let email = format!("bob.{step}.{place}@example.org");
-            let code = asked(&processes[1], &smtp, &email).await;
-            assert!(
-                is_right(&processes[0], &email, &code).await,
-                "step {step}.{place}"
-            );
+            let (next, name) = (keyed(setup(), keys), format!("{step}.{place}"));
+            change(&mut processes, place, next, &post, &name).await;
         }
     }
-    wrong(&processes[1], "eve@example.org", &eve).await;
-    assert!(
-        !is_right(&processes[0], "eve@example.org", &eve).await,
-        "the attempts are spent"
-    );
+}
+
+fn setup_on(on_redis: bool, post: &Post, redis: &RedisServer) -> Setup {
+    let setup = Setup::mailing_to(&post.smtp.url());
+    if on_redis {
+        setup.with("store.url", &redis.url())
+    } else {
+        setup
+    }
 }
 
 /// One process that is restarted at each step, on either backend.
@@ -111,20 +178,20 @@ async fn processes_change_their_key_one_by_one_and_no_code_or_count_is_lost() {
 #[case::embedded(false)]
 #[case::redis(true)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_code_outlives_each_step_of_the_change_but_not_its_key(#[case] on_redis: bool) {
-    let (smtp, redis) = (SmtpServer::start().await, RedisServer::start().await);
-    let mut setup = Setup::mailing_to(&smtp.url());
-    if on_redis {
-        setup = setup.with("store.url", &redis.url());
-    }
-    setup = keyed(setup, STEPS[0]);
+async fn codes_and_budgets_outlive_each_step_of_the_change_but_no_code_its_key(
+    #[case] on_redis: bool,
+) {
+    let (post, redis) = (Post::open().await, RedisServer::start().await);
+    let mut setup = keyed(setup_on(on_redis, &post, &redis), STEPS[0]);
     let process = setup.start().await;
-    let early = asked(&process, &smtp, "early@example.org").await;
-    let late = asked(&process, &smtp, "late@example.org").await;
-    let never = asked(&process, &smtp, "never@example.org").await;
+    let early = post.asked(&process, "early@example.org").await;
+    let late = post.asked(&process, "late@example.org").await;
+    let never = post.asked(&process, "never@example.org").await;
     for _ in 0..3 {
         wrong(&process, "late@example.org", &late).await;
     }
+    post.spend_failures(&process, "guessed@example.org").await;
+    post.spend_mails(&process, "mailed@example.org").await;
     process.stop().await;
 
     setup = keyed(setup, STEPS[1]);
@@ -139,25 +206,56 @@ async fn a_code_outlives_each_step_of_the_change_but_not_its_key(#[case] on_redi
         is_right(&process, "late@example.org", &late).await,
         "four attempts were wrong"
     );
+    let new = post.asked(&process, "new@example.org").await;
     process.stop().await;
 
     setup = keyed(setup, STEPS[3]);
     let process = setup.start().await;
+    assert!(is_right(&process, "new@example.org", &new).await);
     assert!(
         !is_right(&process, "never@example.org", &never).await,
         "its key is not listed"
     );
+    assert_eq!(post.asked(&process, "guessed@example.org").await.len(), 8);
+    let one_more = json!({ "email": "mailed@example.org" });
+    assert_eq!(process.post("/otp/generate", &one_more).await.status(), 429);
     process.stop().await;
+}
 
-    for (master, part) in [
-        (OTHER, "keys.master"),
-        ("AAECAwQFBgcICQoLDA0ODw==", "keys.master"),
-    ] {
-        let refused = keyed(setup, (master, ""));
-        let output = refused.run(&["serve"]).await;
+/// As `config/default.toml` says it is done.
+#[tokio::test]
+async fn keys_made_beside_a_database_are_changed_once_they_are_copied_to_the_settings() {
+    let post = Post::open().await;
+    let mut setup = Setup::mailing_to(&post.smtp.url());
+    let process = setup.start().await;
+    let code = post.asked(&process, "ada@example.org").await;
+    process.stop().await;
+    let text = std::fs::read_to_string(setup.folder().join("otpost.db.keys")).unwrap();
+    let file: toml::Table = text.parse().unwrap();
+    let made = |name: &str| file["keys"][name].as_str().unwrap().to_owned();
+    setup = keyed(setup, (NEW, &made("master"))).with("keys.address", &made("address"));
+    let process = setup.start().await;
+    assert!(is_right(&process, "ada@example.org", &code).await);
+    process.stop().await;
+}
+
+/// On either backend.
+#[rstest]
+#[case::embedded(false)]
+#[case::redis(true)]
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_the_data_was_not_made_with_stop_the_start(#[case] on_redis: bool) {
+    let (post, redis) = (Post::open().await, RedisServer::start().await);
+    let mut setup = keyed(setup_on(on_redis, &post, &redis), STEPS[3]);
+    setup.start().await.stop().await;
+    for master in [OTHER, "AAECAwQFBgcICQoLDA0ODw=="] {
+        setup = keyed(setup, (master, ""));
+        let output = setup.run(&["serve"]).await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && said.contains(part), "{said}");
-        setup = refused;
+        assert!(
+            !output.status.success() && said.contains("keys.master"),
+            "{said}"
+        );
     }
     let refused = keyed(setup, STEPS[3]).with("keys.address", OTHER);
     let output = refused.run(&["serve"]).await;

@@ -1,5 +1,5 @@
-//! SECURITY.md against the code: each number in it is one that the code has by default. A digit that
-//! is left when those are taken out is a promise that nobody compares.
+//! SECURITY.md and README.md against the code: each number is one that the code has by default. A
+//! digit that is left in SECURITY.md when those are taken out is a promise that nobody compares.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +9,12 @@ use otpost::api::body::{BODY_BYTES, BODY_DEADLINE};
 use otpost::api::exchange::URI_BYTES;
 use otpost::api::framing::{HEAD_BYTES, HEAD_FIELDS};
 use otpost::api::server;
+use otpost::app::STOP_DEADLINE;
+use otpost::cli::LAST_WAIT;
 use otpost::config::{self, Settings, Sources};
 use otpost::otp::address::EmailAddress;
 use otpost::otp::breaker::{ALWAYS_BORNE, USUAL_DAYS_BORNE};
-use otpost::otp::client_budget::FACTORS;
+use otpost::otp::client_budget::{FACTORS, IPV6_PREFIXES};
 use otpost::otp::code::Nonce;
 use otpost::otp::keys::KeyRing;
 use otpost::otp::pace::MINUTE;
@@ -22,11 +24,14 @@ use otpost::otp::policy::{
 };
 use otpost::otp::record::REPLAY_TIME;
 
+use crate::support::process::RESCUE;
+
 const PAPER: &str = include_str!("../../SECURITY.md");
+const README: &str = include_str!("../../README.md");
 
 /// What has digits and is no promise of a number: names of documents, protocols and networks, the
 /// words of the standard, and two estimates that follow from the bound.
-const REFERENCES: [&str; 16] = [
+const REFERENCES: [&str; 15] = [
     "SP 800-63B-4",
     "ASVS 5.0.0",
     "RFC 5321",
@@ -34,15 +39,14 @@ const REFERENCES: [&str; 16] = [
     "HTTP/1.0",
     "HTTP/1.1",
     "SHA-256",
-    "IPv4",
     "promises 2, 3, 8 and 10",
+    "promise 4",
     "promise 7",
+    "Promise 8",
     "at least 20 bits, 6 digits named as enough",
     "the 64 bits that are to be considered",
     "at most 10 minutes",
-    "IPv6 /64",
     "level 3",
-    "an IPv6 /64",
 ];
 
 fn defaults() -> Settings {
@@ -115,7 +119,8 @@ fn of_codes(settings: &Settings) -> Vec<String> {
             address.per_day,
             whole(address.cooldown, 1)
         ),
-        format!("signs in, with {STEPPED_DIGITS} digits"),
+        format!("still signs in, with {STEPPED_DIGITS} digits"),
+        format!("the {STEPPED_FAILURES_PER_DAY} stepped-up failures of the day, which takes three"),
         format!("takes up to {} days", whole(MONTH, 86_400)),
         format!("under a key of {} bytes", KEY_BYTES),
         format!("a nonce of {} bytes", size_of::<Nonce>()),
@@ -129,6 +134,9 @@ fn of_codes(settings: &Settings) -> Vec<String> {
 fn of_others(settings: &Settings) -> Vec<String> {
     let client = &settings.limits.client;
     let [_own, wider, widest] = FACTORS;
+    let [own_bits, wider_bits, widest_bits] = IPV6_PREFIXES;
+    let networks = STEPPED_FAILURES_PER_DAY.div_ceil(FAILURES_PER_CLIENT_PER_DAY);
+    assert_eq!(networks, 3, "that spend an address's stepped-up failures");
     let a_year = policy(settings).yearly_guess_bound();
     // "About one" of so many.
     let attacked = 1_000;
@@ -146,7 +154,10 @@ fn of_others(settings: &Settings) -> Vec<String> {
             client.distinct_addresses_per_hour,
             client.verify_failures_per_hour
         ),
-        format!("A /56 may have {wider} times and a /48 {widest} times as much"),
+        format!("(an IPv4 address or an IPv6 /{own_bits})"),
+        format!(
+            "A /{wider_bits} may have {wider} times and a /{widest_bits} {widest} times as much"
+        ),
         format!(
             "at most {} mails a minute",
             settings.limits.domain.per_minute
@@ -162,6 +173,10 @@ fn of_protocols(settings: &Settings) -> Vec<String> {
     let server = server::Limits::default();
     vec![
         format!("the answer is {}", StatusCode::SERVICE_UNAVAILABLE.as_u16()),
+        format!(
+            "The {} of a generate",
+            StatusCode::TOO_MANY_REQUESTS.as_u16()
+        ),
         format!(
             "a head takes at most {} s, a body {} s, a whole request {} s, an idle connection {} s",
             whole(server.head, 1),
@@ -188,10 +203,33 @@ fn pseudonym_digits() -> usize {
     address.pseudonym(&keys).len()
 }
 
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_numbers_of_the_readme_are_the_codes() {
+    let readme = in_one_line(README);
+    let bound = policy(&defaults()).yearly_guess_bound() * 100.0;
+    let stop = STOP_DEADLINE + LAST_WAIT;
+    // A second for the rest of the way.
+    let stopped = whole(stop, 1) + 1;
+    for promise in [
+        format!("the chance that they leave: {bound:.4} % a year"),
+        format!("goes out within {} s", whole(RESCUE, 1)),
+        format!("exits within {stopped} s"),
+    ] {
+        assert!(
+            readme.contains(&promise),
+            "README.md does not say: {promise}"
+        );
+    }
+}
+
 #[test]
 fn every_number_in_security_md_is_the_codes() {
     let settings = defaults();
-    let mut paper = PAPER.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paper = in_one_line(PAPER);
     // The numbers of the promises themselves.
     for number in (1..=12).rev() {
         paper = paper.replacen(&format!(" {number}. **"), " **", 1);
@@ -209,6 +247,7 @@ fn every_number_in_security_md_is_the_codes() {
         paper = paper.replacen(&promise, "…", 1);
     }
     for reference in REFERENCES {
+        assert!(paper.contains(reference), "nothing refers to {reference}");
         paper = paper.replace(reference, "…");
     }
     let left: Vec<&str> = paper

@@ -1,5 +1,5 @@
 //! A right code that is answered again: a client that lost the answer may ask for it once more, with
-//! the same idempotency key (S-18).
+//! the same idempotency key.
 
 use std::time::Duration;
 

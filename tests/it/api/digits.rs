@@ -1,4 +1,4 @@
-//! No digit but those of ASCII is one (H-14).
+//! No digit but those of ASCII is one.
 
 use super::Bench;
 

@@ -1,4 +1,4 @@
-//! Heads that have more than one reading, or none (H-19).
+//! Heads that have more than one reading, or none (RFC 9112 section 11.2).
 
 /// A request with these fields and this body.
 macro_rules! post {

@@ -22,7 +22,7 @@ async fn a_query_string_is_refused_where_addresses_and_codes_go() {
     assert!(bench.queue.jobs.lock().unwrap().is_empty());
 }
 
-/// Registered ones, those of other protocols, and no words at all (H-08).
+/// Registered ones, those of other protocols, and no words at all.
 const METHODS: [&str; 42] = [
     "GET",
     "HEAD",

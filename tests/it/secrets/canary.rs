@@ -284,9 +284,10 @@ async fn no_code_address_or_key_gets_out_on_the_embedded_store(#[case] level: Op
             .iter()
             .any(|file| file.place.ends_with("-wal"))
     );
+    let integers = search::sqlite_integers(&setup.folder().join("otpost.db"));
     let secrets = searched_outside(run).await;
     let stopped = files_in(setup.folder(), "otpost.db");
-    for file in while_running.iter().chain(&stopped) {
+    for file in while_running.iter().chain(&stopped).chain([&integers]) {
         file.holds_none_of(secrets.iter().cloned());
     }
     for file in &stopped {

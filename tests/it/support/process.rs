@@ -18,6 +18,9 @@ use super::redis_server::free_port;
 /// Longer than anything that a test waits for may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A killed worker's job is done by another within this time, as the README says.
+pub const RESCUE: Duration = Duration::from_secs(20);
+
 /// How a process is started; it can be started again on the same folder.
 pub struct Setup {
     folder: Arc<TempDir>,
@@ -58,10 +61,16 @@ impl Setup {
     }
 
     /// Adds a setting.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        let variable = format!("OTPOST__{}", name.replace('.', "__").to_uppercase());
+    pub fn with(self, name: &str, value: &str) -> Self {
+        let mut setup = self.without(name);
+        setup.settings.push((variable(name), value.to_owned()));
+        setup
+    }
+
+    /// Takes a setting out.
+    pub fn without(mut self, name: &str) -> Self {
+        let variable = variable(name);
         self.settings.retain(|(known, _)| *known != variable);
-        self.settings.push((variable, value.to_owned()));
         self
     }
 
@@ -327,6 +336,11 @@ impl Process {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// The variable of a setting.
+fn variable(name: &str) -> String {
+    format!("OTPOST__{}", name.replace('.', "__").to_uppercase())
 }
 
 /// Sends SIGTERM and waits for the end.

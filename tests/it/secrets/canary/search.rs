@@ -1,11 +1,14 @@
 //! Needles in all their forms, and the places to look for them.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use hmac::{Hmac, KeyInit, Mac};
+use rusqlite::Connection;
+use rusqlite::types::Value;
 use sha2::Sha256;
 
 use crate::support::process::PATIENCE;
@@ -66,6 +69,7 @@ impl Needle {
         let empty_key = <Hmac<Sha256> as KeyInit>::new_from_slice(&[]).unwrap();
         let keyed = empty_key.chain_update(code).finalize().into_bytes();
         let mut forms = Self::text("a code", code);
+        forms.extend(Self::integer("a code", code));
         forms.extend(Self::bytes("an HMAC of a code without a key", &keyed));
         for tool in ["sha256sum", "sha1sum", "md5sum"] {
             forms.extend(Self::bytes(
@@ -74,6 +78,27 @@ impl Needle {
             ));
         }
         forms
+    }
+
+    /// A number as programs store it: 8 bytes, and 4 with what `MessagePack`, a dump of Redis and a list
+    /// in it put before them. Four bytes alone would be found by chance in one of some hundred runs,
+    /// and so would small numbers among zeros; for SQLite, which puts nothing before them, see
+    /// [`sqlite_integers`].
+    fn integer(what: &str, digits: &str) -> Vec<Self> {
+        let number: u32 = digits.parse().unwrap();
+        if number < 1 << 24 {
+            return Vec::new();
+        }
+        let wide = u64::from(number);
+        let (big, little) = (number.to_be_bytes(), number.to_le_bytes());
+        vec![
+            Self::new(what, "integer", &wide.to_be_bytes()),
+            Self::new(what, "integer", &wide.to_le_bytes()),
+            Self::new(what, "MessagePack", &[&[0xce], &big[..]].concat()),
+            Self::new(what, "MessagePack", &[&[0xd2], &big[..]].concat()),
+            Self::new(what, "dumped integer", &[&[0xc2], &little[..]].concat()),
+            Self::new(what, "listed integer", &[&[0xf3], &little[..]].concat()),
+        ]
     }
 
     fn new(what: &str, form: &str, bytes: &[u8]) -> Self {
@@ -149,6 +174,34 @@ pub fn files_in(folder: &Path, begin: &str) -> Vec<Haystack> {
     found
 }
 
+/// The integers of all rows, in eight digits each as a code has them; those that have more are none.
+pub fn sqlite_integers(database: &Path) -> Haystack {
+    let db = Connection::open(database).unwrap();
+    let rows_of = |sql: &str| -> Vec<Vec<Value>> {
+        let mut statement = db.prepare(sql).unwrap();
+        let columns = statement.column_count();
+        let rows = statement
+            .query_map([], |row| {
+                (0..columns).map(|column| row.get(column)).collect()
+            })
+            .unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    };
+    let mut found = String::new();
+    for table in rows_of("SELECT name FROM sqlite_schema WHERE type = 'table'") {
+        let Some(Value::Text(name)) = table.first() else {
+            panic!("a table has a name");
+        };
+        for value in rows_of(&format!("SELECT * FROM {name}")).concat() {
+            if let Value::Integer(number @ 0..=99_999_999) = value {
+                let _ = writeln!(found, "{number:08}");
+            }
+        }
+    }
+    assert!(!found.is_empty(), "rows are there");
+    Haystack::new("an integer of otpost.db", found.as_bytes())
+}
+
 /// Every key with its value in the form of a dump, which packs nothing.
 pub async fn redis_values(redis: &RedisServer) -> Vec<Haystack> {
     let mut connection = redis.connect().await;
@@ -203,4 +256,51 @@ pub async fn rewrite(redis: &RedisServer) {
     };
     let rewritten = tokio::time::timeout(PATIENCE, rewritten).await;
     rewritten.expect("the file is rewritten");
+}
+
+/// What this module looks for is what the stores would hold.
+#[tokio::test]
+async fn a_code_that_is_kept_as_a_number_is_found() {
+    let code = "71936284";
+    let finds = |place: &Haystack| Needle::code(code).iter().any(|needle| place.holds(needle));
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("otpost.db");
+    let db = Connection::open(&database).unwrap();
+    for (value, is_found) in [("71936283", false), (code, true)] {
+        db.execute_batch(&format!(
+            "DROP TABLE IF EXISTS kept; CREATE TABLE kept (code INTEGER); INSERT INTO kept VALUES ({value})"
+        ))
+        .unwrap();
+        assert_eq!(finds(&sqlite_integers(&database)), is_found, "{value}");
+    }
+    let redis = RedisServer::start().await;
+    let mut connection = redis.connect().await;
+    for (place, script) in [
+        ("string", "redis.call('SET', KEYS[1], '71936284')"),
+        ("list", "redis.call('RPUSH', KEYS[1], '71936284')"),
+        ("hash", "redis.call('HSET', KEYS[1], 'code', '71936284')"),
+        (
+            "packed",
+            "redis.call('SET', KEYS[1], cmsgpack.pack({ code = 71936284 }))",
+        ),
+        (
+            "text",
+            "redis.call('SET', KEYS[1], cmsgpack.pack({ code = '71936284' }))",
+        ),
+        (
+            "bytes",
+            "redis.call('SET', KEYS[1], struct.pack('>l', 71936284))",
+        ),
+    ] {
+        let _: redis::Value = redis::cmd("EVAL")
+            .arg(script)
+            .arg(&[1])
+            .arg(format!("otpost:{{{place}}}"))
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+    }
+    for value in redis_values(&redis).await {
+        assert!(finds(&value), "{}", value.place);
+    }
 }
