@@ -4,6 +4,7 @@
 //! A command whose outcome is unknown is never sent again. A lost connection is replaced in the
 //! background, so that the first command after the server's return works.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ const REDIRECTION_PAUSE: Duration = Duration::from_millis(20);
 /// A script and the name under which servers remember it.
 #[derive(Clone, Debug)]
 pub struct Script {
-    code: &'static str,
+    code: Cow<'static, str>,
     digest: String,
 }
 
@@ -100,10 +101,11 @@ pub enum ConnectError {
 
 impl Script {
     /// A script in Lua.
-    pub fn new(code: &'static str) -> Self {
+    pub fn new(code: impl Into<Cow<'static, str>>) -> Self {
+        let code = code.into();
         Self {
+            digest: redis::Script::new(&code).get_hash().to_owned(),
             code,
-            digest: redis::Script::new(code).get_hash().to_owned(),
         }
     }
 
@@ -114,7 +116,7 @@ impl Script {
         };
         command.arg(match call {
             Call::Digest => self.digest.as_str(),
-            Call::Code => self.code,
+            Call::Code => &*self.code,
         });
         command.arg(keys.len());
         for key in keys {

@@ -6,16 +6,14 @@
 -- and 0, 'refused' or 'client_refused' or 'in_flight' and milliseconds, 'accepted' or 'unfinished' and
 -- an id, 'other_request' and 0. Nothing is written unless the mail is counted or the request unfinished.
 
-local now, limits, challenge = clock(ARGV[1]), parse_limits(ARGV[2]), ARGV[3]
+local now, challenge, mailbox = clock(ARGV[1]), ARGV[2], ARGV[3]
 -- Empty if the request may not be repeated.
 local fingerprint, id = ARGV[4], ARGV[5]
-local memory, in_flight = tonumber(ARGV[6]), tonumber(ARGV[7])
-local client_limits, mailbox = parse_client_limits(ARGV[8]), ARGV[9]
 -- For how long the client is refused whose buckets are on another node, in milliseconds.
-local refused_for = tonumber(ARGV[10])
+local refused_for = tonumber(ARGV[6])
 local is_repeatable = fingerprint ~= ''
 local budget_key = KEYS[1]
-local repeat_place = limits and 2 or 1
+local repeat_place = HAS_LIMITS and 2 or 1
 local repeat_key = KEYS[repeat_place]
 
 -- How long until fewer than `most` of these instants, oldest first, are within the window.
@@ -34,7 +32,7 @@ end
 
 local client = load_client(is_repeatable and repeat_place + 1 or repeat_place, now)
 local budget, remembered = false, false
-if limits then
+if HAS_LIMITS then
   budget = load_budget(budget_key, now)
 end
 if is_repeatable then
@@ -45,7 +43,7 @@ if not client or budget == nil or remembered == nil then
 end
 
 local function answer(what, detail)
-  return { what, detail, unpack(standing(client, GENERATE_LIMITS, client_limits, now)) }
+  return { what, detail, generate_standing(client, now) }
 end
 
 -- The answer to a request that is repeated.
@@ -56,8 +54,8 @@ local function repeat_request()
   if remembered.enqueued then
     return answer('accepted', remembered.id)
   end
-  if now < remembered.tried + in_flight then
-    return answer('in_flight', remembered.tried + in_flight - now)
+  if now < remembered.tried + IN_FLIGHT_MS then
+    return answer('in_flight', remembered.tried + IN_FLIGHT_MS - now)
   end
   remembered.tried = now
   save_remembered(repeat_key, now, remembered)
@@ -67,25 +65,25 @@ end
 -- How long the mailbox has to wait; 0 if it has not.
 local function mailbox_wait()
   local all, same = {}, {}
-  for _, mail in ipairs(budget.mails) do
-    all[#all + 1] = mail[AT]
-    if mail[CHALLENGE] == challenge then
-      same[#same + 1] = mail[AT]
+  for place = 1, #budget.mails, MAIL_LENGTH do
+    local at, whose = struct.unpack(MAIL, budget.mails, place)
+    all[#all + 1] = at
+    if whose == challenge then
+      same[#same + 1] = at
     end
   end
   return math.max(
-    wait(same, limits.cooldown, 1),
-    wait(all, HOUR_MS, limits.per_hour),
-    wait(all, DAY_MS, limits.per_day)
+    wait(same, COOLDOWN_MS, 1),
+    wait(all, HOUR_MS, MAILS_PER_HOUR),
+    wait(all, DAY_MS, MAILS_PER_DAY)
   )
 end
 
 if remembered then
   return repeat_request()
 end
-if limits then
-  local client_longest =
-    math.max(client_wait(client, GENERATE_LIMITS, client_limits, now, mailbox), refused_for)
+if HAS_LIMITS then
+  local client_longest = math.max(generate_wait(client, mailbox, now), refused_for)
   if client_longest > 0 then
     return answer('client_refused', client_longest)
   end
@@ -93,14 +91,15 @@ if limits then
   if longest > 0 then
     return answer('refused', longest)
   end
-  table.insert(budget.mails, { now, challenge })
+  budget.mails = append(budget.mails, MAIL_LENGTH, struct.pack(MAIL, now, challenge))
+  budget.ends = math.max(budget.ends, now + DAY_MS)
   save_budget(budget_key, now, budget)
-  charge_generate(client, now, mailbox)
+  charge_generate(client, mailbox, now)
   save_client(client, now)
 end
 if is_repeatable then
   save_remembered(repeat_key, now, {
-    fingerprint = fingerprint, id = id, tried = now, ends = now + memory, enqueued = false,
+    fingerprint = fingerprint, id = id, tried = now, ends = now + REQUEST_REPLAY_MS, enqueued = false,
   })
 end
 return answer('granted', 0)

@@ -1,100 +1,104 @@
--- What the scripts that count share, beside `record.lua`: the rules of `Budget`.
---
--- What is remembered of one mailbox, at `otpost:{L}:a`: one byte with the version, then a
--- MessagePack map:
---   mails     mails of the last day, oldest first, each an array: instant, challenge (32 hex digits)
---   failures  wrong codes, oldest first, each an array: instant, client (16 bytes, or empty if it
---             is not known), how many live codes of normal length and how many stepped-up ones it
---             was compared with
--- Its TTL ends when the last of them leaves its window.
+-- What is remembered of one mailbox, at `otpost:{L}:a`, and the rules of `Budget`. In members of
+-- fixed length:
+--   6  when the last of it leaves its window, 2 how many mails there are
+-- for each mail of the last day, oldest first:
+--   6  instant, 16 challenge
+-- for each wrong code in a window, oldest first:
+--   6  instant, 16 client (zeros if it is not known)
+--   1  how many live codes of normal length it was compared with, 1 how many stepped-up ones
+-- There are no fewer mails and wrong codes than some, of 1970 if need be and first then, so that a
+-- budget weighs the same whether a code was compared or not.
 
-local HOUR_MS, DAY_MS, MONTH_MS = 3600000, 86400000, 2592000000
-local AT, CHALLENGE, CLIENT, NORMAL, STEPPED = 1, 2, 2, 3, 4
+local INSTANT = '>I6'
+local MAIL, MAIL_LENGTH, FAILURE, FAILURE_LENGTH = '>I6c16', 22, '>I6c16BB', 24
+local BUDGET, MAILS_AT = '>c1I6I2', 10
+local NO_CLIENT, NO_MAIL, NO_FAILURES = ZEROS(16), ZEROS(22), ZEROS(144)
+local NO_BUDGET = FIXED .. ZEROS(6) .. '\0\1' .. NO_MAIL .. NO_FAILURES
 
--- The limits as numbers in one argument; nil without limits.
-local function parse_limits(text)
-  local cooldown, per_hour, per_day, failures_per_hour, failures_per_day, failures_per_month,
-    stepped_failures_per_day, failures_per_client_per_day =
-    text:match('^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  return cooldown and {
-    cooldown = tonumber(cooldown), per_hour = tonumber(per_hour), per_day = tonumber(per_day),
-    failures_per_hour = tonumber(failures_per_hour), failures_per_day = tonumber(failures_per_day),
-    failures_per_month = tonumber(failures_per_month),
-    stepped_failures_per_day = tonumber(stepped_failures_per_day),
-    failures_per_client_per_day = tonumber(failures_per_client_per_day),
+local function failure_ends(at, normal)
+  return at + (normal > 0 and MONTH_MS or DAY_MS)
+end
+
+-- The members of a list that are not over, behind what stands in for missing ones.
+local function without_over(list, length, stand_ins, is_over)
+  local kept = ''
+  for place = 1, #list, length do
+    if not is_over(place) then
+      kept = kept .. list:sub(place, place + length - 1)
+    end
+  end
+  return stand_ins:sub(#kept + 1) .. kept
+end
+
+local function live_failures(failures, now)
+  return without_over(failures, FAILURE_LENGTH, NO_FAILURES, function(place)
+    local at, _, normal = struct.unpack(FAILURE, failures, place)
+    return failure_ends(at, normal) <= now
+  end)
+end
+
+local function live_mails(mails, now)
+  return without_over(mails, MAIL_LENGTH, NO_MAIL, function(place)
+    return struct.unpack(INSTANT, mails, place) + DAY_MS <= now
+  end)
+end
+
+-- How many failures each window holds, and how many of a day are this client's; nil if this version
+-- can't read the budget.
+local function load_budget(key, now, client)
+  local stored = redis.call('GET', key) or NO_BUDGET
+  if stored:byte() ~= FIXED_BYTE then
+    return nil
+  end
+  local _, ends, mails, oldest = struct.unpack('>c1I6I2I6', stored)
+  local failures_at = MAILS_AT + mails * MAIL_LENGTH
+  local hour, day, month, stepped, of_client, has_over = 0, 0, 0, 0, 0, false
+  for place = failures_at, #stored, FAILURE_LENGTH do
+    local at, whose, normal, longer = struct.unpack(FAILURE, stored, place)
+    if normal > 0 and at + MONTH_MS > now then
+      month = month + 1
+    end
+    if at + DAY_MS > now then
+      if normal > 0 then
+        day = day + 1
+        hour = at + HOUR_MS > now and hour + 1 or hour
+      end
+      stepped = longer > 0 and stepped + 1 or stepped
+      of_client = whose == client and of_client + 1 or of_client
+    elseif at > 0 and failure_ends(at, normal) <= now then
+      has_over = true
+    end
+  end
+  local has_over_mail = oldest > 0 and oldest + DAY_MS <= now
+  local mail_bytes, failures = stored:sub(MAILS_AT, failures_at - 1), stored:sub(failures_at)
+  return {
+    ends = ends, mails = has_over_mail and live_mails(mail_bytes, now) or mail_bytes,
+    failures = has_over and live_failures(failures, now) or failures,
+    hour = hour, day = day, month = month, stepped = stepped, of_client = of_client,
   }
 end
 
-local function failure_ends(failure)
-  return failure[AT] + (failure[NORMAL] > 0 and MONTH_MS or DAY_MS)
-end
-
--- What no window holds any more is left out; nil if this version can't read the budget.
-local function load_budget(key, now)
-  local budget = load(key, { mails = {}, failures = {} })
-  if not budget then
-    return nil
-  end
-  local mails, failures = {}, {}
-  for _, mail in ipairs(budget.mails) do
-    if mail[AT] + DAY_MS > now then
-      mails[#mails + 1] = mail
-    end
-  end
-  for _, failure in ipairs(budget.failures) do
-    if failure_ends(failure) > now then
-      failures[#failures + 1] = failure
-    end
-  end
-  budget.mails, budget.failures = mails, failures
-  return budget
-end
-
 local function save_budget(key, now, budget)
-  local ends = now
-  for _, mail in ipairs(budget.mails) do
-    ends = math.max(ends, mail[AT] + DAY_MS)
-  end
-  for _, failure in ipairs(budget.failures) do
-    ends = math.max(ends, failure_ends(failure))
-  end
-  save(key, budget, math.max(ends - now, SHORTEST_TTL_MS))
-end
-
--- How many failures lie within the window: those in which `member` is more than nothing.
-local function count_failures(budget, now, window, member)
-  local counted = 0
-  for _, failure in ipairs(budget.failures) do
-    if failure[member] > 0 and failure[AT] + window > now then
-      counted = counted + 1
-    end
-  end
-  return counted
+  local sizes = struct.pack(BUDGET, FIXED, budget.ends, #budget.mails / MAIL_LENGTH)
+  local ttl_ms = math.max(budget.ends - now, SHORTEST_TTL_MS)
+  redis.call('SET', key, sizes .. budget.mails .. budget.failures, 'PX', ttl_ms)
 end
 
 -- Whether codes of this class are compared; always, without limits.
-local function is_open(budget, limits, now, is_stepped)
-  if not limits then
+local function is_open(budget, is_stepped)
+  if not HAS_LIMITS then
     return true
   end
   if is_stepped then
-    return count_failures(budget, now, DAY_MS, STEPPED) < limits.stepped_failures_per_day
+    return budget.stepped < STEPPED_FAILURES_PER_DAY
   end
-  return count_failures(budget, now, HOUR_MS, NORMAL) < limits.failures_per_hour
-    and count_failures(budget, now, DAY_MS, NORMAL) < limits.failures_per_day
-    and count_failures(budget, now, MONTH_MS, NORMAL) < limits.failures_per_month
+  return budget.hour < FAILURES_PER_HOUR
+    and budget.day < FAILURES_PER_DAY
+    and budget.month < FAILURES_PER_MONTH
 end
 
--- Whether this client may spend one more of the mailbox's failures.
-local function has_share(budget, limits, now, client)
-  if not limits or client == '' then
-    return true
-  end
-  local spent = 0
-  for _, failure in ipairs(budget.failures) do
-    if failure[CLIENT] == client and failure[AT] + DAY_MS > now then
-      spent = spent + 1
-    end
-  end
-  return spent < limits.failures_per_client_per_day
+-- A list with one more member, in place of what stands in for a missing one.
+local function append(list, length, member)
+  local stands_in = struct.unpack(INSTANT, list) == 0
+  return (stands_in and list:sub(length + 1) or list) .. member
 end

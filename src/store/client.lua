@@ -1,172 +1,121 @@
--- What the scripts that count clients share, beside `budget.lua`: the rules of `ClientBudgets`.
+-- What is remembered of a client, and the rules of `ClientBudgets` about wrong codes.
 --
--- A bucket, at `otpost:{p:<name of the /24 or /48>}:<name of the bucket>`: one byte with the version,
--- then a MessagePack map:
---   generates  codes asked for in the last hour, oldest first, in pairs: instant, mailbox (8 bytes)
---   failures   instants of wrong codes in the last hour, oldest first
--- Its TTL ends when the last of them leaves its window; nothing is stored while nothing is charged.
+-- A bucket, at `otpost:{p:<name of the /24 or /48>}:<name of the bucket>`, in members of fixed length:
+--   6  when the last of it leaves its window, 2 how many codes were asked for
+-- for each code asked for in the last hour, oldest first:
+--   6  instant, 8 mailbox
+-- for each wrong code in the last hour, oldest first:
+--   6  instant
+-- Nothing is stored while nothing is charged.
 --
 -- The buckets of a client are the KEYS from some place on, its own one first; there are none where
 -- its limits do not count.
 
 local FACTORS = { 1, 2, 4 }
-local GENERATE_LIMITS, FAILURE_LIMITS = { 'per_10m', 'per_hour', 'addresses' }, { 'failures' }
-local WINDOWS = { per_10m = 600000, per_hour = HOUR_MS, addresses = HOUR_MS, failures = HOUR_MS }
+local GENERATE, GENERATE_LENGTH, INSTANT_LENGTH = '>I6c8', 14, 6
+local NO_BUCKET = FIXED .. ZEROS(8)
 
-local function parse_client_limits(text)
-  local per_10m, per_hour, addresses, failures = text:match('^(%d+) (%d+) (%d+) (%d+)$')
-  return {
-    per_10m = tonumber(per_10m), per_hour = tonumber(per_hour),
-    addresses = tonumber(addresses), failures = tonumber(failures),
-  }
-end
-
--- The members whose instants an hour holds; each has `width` places, the first for its instant.
-local function of_the_hour(members, width, now)
-  local recent = {}
-  for place = 1, #members, width do
-    if members[place] + HOUR_MS > now then
-      for each = place, place + width - 1 do
-        recent[#recent + 1] = members[each]
-      end
-    end
+-- A list behind what is over at its head.
+local function drop_over(list, length, now)
+  local place = 1
+  while place < #list and struct.unpack(INSTANT, list, place) + HOUR_MS <= now do
+    place = place + length
   end
-  return recent
+  return list:sub(place)
 end
 
 -- The buckets at KEYS from `first` on; nil if this version can't read one.
 local function load_client(first, now)
   local client = { first = first }
   for place = first, #KEYS do
-    local bucket = load(KEYS[place], { generates = {}, failures = {} })
-    if not bucket then
+    local stored = redis.call('GET', KEYS[place]) or NO_BUCKET
+    if stored:byte() ~= FIXED_BYTE then
       return nil
     end
-    bucket.generates = of_the_hour(bucket.generates, 2, now)
-    bucket.failures = of_the_hour(bucket.failures, 1, now)
-    client[#client + 1] = bucket
+    local _, ends, generates, begins = struct.unpack(BUDGET, stored)
+    local behind = begins + generates * GENERATE_LENGTH
+    client[#client + 1] = {
+      ends = ends,
+      generates = drop_over(stored:sub(begins, behind - 1), GENERATE_LENGTH, now),
+      failures = drop_over(stored:sub(behind), INSTANT_LENGTH, now),
+    }
   end
   return client
 end
 
 local function save_client(client, now)
-  for place, bucket in ipairs(client) do
-    local key = KEYS[client.first + place - 1]
-    local ends = now
-    for each = 1, #bucket.generates, 2 do
-      ends = math.max(ends, bucket.generates[each] + HOUR_MS)
-    end
-    for _, at in ipairs(bucket.failures) do
-      ends = math.max(ends, at + HOUR_MS)
-    end
-    if ends > now then
-      save(key, bucket, ends - now)
+  for place = 1, #client do
+    local key, bucket = KEYS[client.first + place - 1], client[place]
+    local generates, failures = bucket.generates, bucket.failures
+    if #generates + #failures > 0 then
+      local sizes = struct.pack(BUDGET, FIXED, bucket.ends, #generates / GENERATE_LENGTH)
+      redis.call('SET', key, sizes .. generates .. failures, 'PX', bucket.ends - now)
     else
       redis.call('DEL', key)
     end
   end
 end
 
--- When the codes that were asked for began to count, oldest first. With `is_distinct` a mailbox counts
--- once, from the last code that was asked for it.
-local function instants_of(generates, window, now, is_distinct)
-  local newest_first, seen = {}, {}
-  for place = #generates - 1, 1, -2 do
-    local at, mailbox = generates[place], generates[place + 1]
-    if at + window > now and not (is_distinct and seen[mailbox]) then
-      newest_first[#newest_first + 1] = at
-      seen[mailbox] = true
-    end
-  end
+-- The instants in a list that a window holds, oldest first.
+local function instants_of(list, length, window, now)
   local instants = {}
-  for place = #newest_first, 1, -1 do
-    instants[#instants + 1] = newest_first[place]
+  for place = 1, #list, length do
+    local at = struct.unpack(INSTANT, list, place)
+    if at + window > now then
+      instants[#instants + 1] = at
+    end
   end
   return instants
 end
 
--- When what a limit counts began to count, oldest first.
-local function counted(bucket, limit, now)
-  if limit == 'failures' then
-    return bucket.failures
-  end
-  return instants_of(bucket.generates, WINDOWS[limit], now, limit == 'addresses')
-end
-
--- Whether a bucket holds so many that a limit could count as many as this: only then is it worth
--- while to list them.
-local function may_hold(bucket, limit, most)
-  if limit == 'failures' then
-    return #bucket.failures >= most
-  end
-  return #bucket.generates >= most * 2
-end
-
 -- How long until one more than now fits.
-local function until_one_more(instants, most, limit, now)
+local function until_one_more(instants, most, window, now)
   local oldest = instants[math.max(#instants - most, 0) + 1]
-  return oldest and oldest + WINDOWS[limit] - now or 0
+  return oldest and oldest + window - now or 0
 end
 
-local function knows(bucket, mailbox)
-  for place = 2, #bucket.generates, 2 do
-    if bucket.generates[place] == mailbox then
-      return true
-    end
-  end
-  return false
-end
-
--- How long until all of these limits leave room in all buckets; 0 if they do now. A mailbox that is
--- known is no further one.
-local function client_wait(client, names, limits, now, mailbox)
+-- How long until all buckets leave room for a wrong code; 0 if they do now.
+local function failure_wait(client, now)
   local longest = 0
-  for place, bucket in ipairs(client) do
-    for _, name in ipairs(names) do
-      local most = limits[name] * FACTORS[place]
-      if may_hold(bucket, name, most) and not (name == 'addresses' and knows(bucket, mailbox)) then
-        local instants = counted(bucket, name, now)
-        if #instants >= most then
-          longest = math.max(longest, until_one_more(instants, most, name, now))
-        end
+  for place = 1, #client do
+    local bucket, most = client[place], CLIENT_FAILURES * FACTORS[place]
+    if #bucket.failures >= most * INSTANT_LENGTH then
+      local instants = instants_of(bucket.failures, INSTANT_LENGTH, HOUR_MS, now)
+      if #instants >= most then
+        longest = math.max(longest, until_one_more(instants, most, HOUR_MS, now))
       end
     end
   end
   return longest
 end
 
--- How the client's own bucket stands: for each limit how many more there may be, and in how many
--- milliseconds one more than that. Nothing where there is none.
-local function standing(client, names, limits, now)
-  local numbers, own = {}, client[1]
-  for _, name in ipairs(own and names or {}) do
-    local instants = counted(own, name, now)
-    numbers[#numbers + 1] = math.max(limits[name] - #instants, 0)
-    numbers[#numbers + 1] = until_one_more(instants, limits[name], name, now)
+-- How the client's own bucket stands: how many more codes may be wrong, and in how many milliseconds
+-- one more than that. Zeros where there is none.
+local function failure_standing(client, now)
+  if not client[1] then
+    return 0, 0
   end
-  return numbers
-end
-
-local function charge_generate(client, now, mailbox)
-  for _, bucket in ipairs(client) do
-    table.insert(bucket.generates, now)
-    table.insert(bucket.generates, mailbox)
-  end
+  local instants = instants_of(client[1].failures, INSTANT_LENGTH, HOUR_MS, now)
+  local remaining = math.max(CLIENT_FAILURES - #instants, 0)
+  return remaining, until_one_more(instants, CLIENT_FAILURES, HOUR_MS, now)
 end
 
 local function charge_failure(client, now)
-  for _, bucket in ipairs(client) do
-    table.insert(bucket.failures, now)
+  for place = 1, #client do
+    local bucket = client[place]
+    bucket.failures = bucket.failures .. struct.pack(INSTANT, now)
+    bucket.ends = math.max(bucket.ends, now + HOUR_MS)
   end
 end
 
--- Takes the newest pair out for which `matches` holds; answers its instant.
-local function take_out(generates, matches)
-  for place = #generates - 1, 1, -2 do
-    local at = generates[place]
-    if matches(at, generates[place + 1]) then
-      table.remove(generates, place + 1)
-      table.remove(generates, place)
+-- Takes the newest code out that was asked for a mailbox, at an instant if there is one to tell;
+-- answers its instant.
+local function take_out(bucket, mailbox, instant)
+  local generates = bucket.generates
+  for place = #generates - GENERATE_LENGTH + 1, 1, -GENERATE_LENGTH do
+    local at, whose = struct.unpack(GENERATE, generates, place)
+    if whose == mailbox and (not instant or at == instant) then
+      bucket.generates = generates:sub(1, place - 1) .. generates:sub(place + GENERATE_LENGTH)
       return at
     end
   end
@@ -176,16 +125,9 @@ end
 -- Takes back the newest code that the client asked for the mailbox, from all buckets; those of its
 -- neighbours stay. Answers whether there was one.
 local function give_back_generate(client, mailbox)
-  local newest = client[1] and take_out(client[1].generates, function(_, whose)
-    return whose == mailbox
-  end)
-  if not newest then
-    return false
+  local newest = client[1] and take_out(client[1], mailbox)
+  for place = 2, newest and #client or 0 do
+    take_out(client[place], mailbox, newest)
   end
-  for place = 2, #client do
-    take_out(client[place].generates, function(at, whose)
-      return at == newest and whose == mailbox
-    end)
-  end
-  return true
+  return newest ~= nil
 end

@@ -3,21 +3,20 @@
 -- Answers {0, how the client stands ...} if it is charged, {after how many milliseconds it may be,
 -- how it stands ...} if not, or {-1} if a bucket is unreadable.
 
-local now, limits = clock(ARGV[1]), parse_client_limits(ARGV[2])
-local mailbox, is_generate = ARGV[3], ARGV[4] == 'generate'
-local names = is_generate and GENERATE_LIMITS or FAILURE_LIMITS
+local now, mailbox, is_generate = clock(ARGV[1]), ARGV[2], ARGV[3] == 'generate'
 
 local client = load_client(1, now)
 if not client then
   return { -1 }
 end
-local wait_ms = client_wait(client, names, limits, now, mailbox)
+local wait_ms = is_generate and generate_wait(client, mailbox, now) or failure_wait(client, now)
 if wait_ms == 0 then
   if is_generate then
-    charge_generate(client, now, mailbox)
+    charge_generate(client, mailbox, now)
   else
     charge_failure(client, now)
   end
   save_client(client, now)
 end
-return { wait_ms, unpack(standing(client, names, limits, now)) }
+local standing = is_generate and generate_standing or failure_standing
+return { wait_ms, standing(client, now) }

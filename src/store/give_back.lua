@@ -3,15 +3,14 @@
 -- are limits, what came of the request if it may be repeated, and the client's buckets. Answers 1 if
 -- they are readable, else 0.
 
-local now, limits, challenge, id = clock(ARGV[1]), parse_limits(ARGV[2]), ARGV[3], ARGV[4]
-local mailbox = ARGV[5]
+local now, challenge, mailbox, id = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local budget_key = KEYS[1]
-local repeat_place = limits and 2 or 1
+local repeat_place = HAS_LIMITS and 2 or 1
 local repeat_key = KEYS[repeat_place]
 
 local client = load_client(id ~= '' and repeat_place + 1 or repeat_place, now)
 local budget, remembered = false, false
-if limits then
+if HAS_LIMITS then
   budget = load_budget(budget_key, now)
 end
 if id ~= '' then
@@ -26,9 +25,12 @@ end
 if give_back_generate(client, mailbox) then
   save_client(client, now)
 end
-for place = budget and #budget.mails or 0, 1, -1 do
-  if budget.mails[place][CHALLENGE] == challenge then
-    table.remove(budget.mails, place)
+local mails = budget and budget.mails or ''
+for place = #mails - MAIL_LENGTH + 1, 1, -MAIL_LENGTH do
+  local at, whose = struct.unpack(MAIL, mails, place)
+  if at > 0 and whose == challenge then
+    local others = mails:sub(1, place - 1) .. mails:sub(place + MAIL_LENGTH)
+    budget.mails = live_mails(others, now)
     save_budget(budget_key, now, budget)
     break
   end

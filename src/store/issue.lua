@@ -4,19 +4,27 @@
 -- {'unreadable'}. Nothing is written unless a code is made; the budget is only read.
 
 local now = clock(ARGV[1])
-local lifetime, resend, live_codes = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local retry_margin, supersede_margin = tonumber(ARGV[5]), tonumber(ARGV[6])
-local job, asked = ARGV[7], math.min(tonumber(ARGV[8]), now)
-local nonce, tag, key_id, digits = ARGV[9], ARGV[10], ARGV[11], tonumber(ARGV[12])
-local stepped_tag, stepped_digits = ARGV[13], tonumber(ARGV[14])
-local step_up, limits, must_step_up = ARGV[15], parse_limits(ARGV[16]), ARGV[17] == '1'
+local job, asked = ARGV[2], math.min(tonumber(ARGV[3]), now)
+local nonce, tag, key_id, digits = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
+local stepped_tag, must_step_up = ARGV[8], ARGV[9] == '1'
+
+-- When a code was asked for, what it is derived from, and the job that made it.
+local function rest_of(code)
+  return struct.unpack(REST_OF_CODE, code.bytes, REST_AT)
+end
 
 local function live(code)
-  return { 'live', code.nonce, code.key, code.digits, code.ends, now }
+  local _, its_nonce = rest_of(code)
+  return { 'live', its_nonce, code.key, code.digits, code.ends, now }
+end
+
+local function is_of_this_job(code)
+  local _, _, its_job = rest_of(code)
+  return its_job == job
 end
 
 local function is_retry(code)
-  return code.job == job and code.ends >= now + retry_margin
+  return is_of_this_job(code) and code.ends >= now + RETRY_MARGIN_MS
 end
 
 -- The code that the same job made, while a minute of it is left; else the one that lives longest,
@@ -35,45 +43,45 @@ local function code_to_keep(codes)
     return nil
   end
   local half_left = (longest.ends - now) * 2 >= longest.ends - longest.made
-  return (half_left or #codes >= live_codes) and longest or nil
+  return (half_left or #codes >= LIVE_CODES) and longest or nil
 end
 
 -- The newest code, unless the job is newer, or made it and less than a minute of it is left.
 local function code_not_to_rotate(codes)
   local newest = codes[#codes]
-  if not newest or asked > newest.asked then
+  if not newest or asked > rest_of(newest) then
     return nil
   end
-  local is_late_retry = newest.job == job and not is_retry(newest)
+  local is_late_retry = is_of_this_job(newest) and not is_retry(newest)
   return not is_late_retry and newest or nil
 end
 
 local record = load_record(KEYS[1], now)
-local budget = limits and load_budget(KEYS[2], now)
-if not record or (limits and not budget) then
+local budget = HAS_LIMITS and load_budget(KEYS[2], now)
+if not record or (HAS_LIMITS and not budget) then
   return { 'unreadable' }
 end
-if record.success and asked < record.success.at - supersede_margin then
+if asked < record.success_at - SUPERSEDE_MARGIN_MS then
   return { 'superseded' }
 end
-if asked + lifetime <= now then
+if asked + LIFETIME_MS <= now then
   return { 'too_old' }
 end
 
-local has_spent = not is_open(budget, limits, now, false)
-if has_spent and step_up == 'block' then
+local has_spent = not is_open(budget, false)
+if has_spent and STEP_UP_BLOCKS then
   return { 'blocked' }
 end
 
 -- What is spent is not compared: a code that nobody may use must not be mailed.
 local usable = {}
 for _, code in ipairs(record.codes) do
-  if is_open(budget, limits, now, code.stepped) then
+  if is_open(budget, code.is_stepped) then
     usable[#usable + 1] = code
   end
 end
 local existing
-if resend == 'keep' then
+if RESEND_KEEPS then
   existing = code_to_keep(usable)
 else
   existing = code_not_to_rotate(usable)
@@ -82,18 +90,18 @@ if existing then
   return live(existing)
 end
 local is_stepped = has_spent or must_step_up
-if not is_open(budget, limits, now, is_stepped) then
+if not is_open(budget, is_stepped) then
   return { 'blocked' }
 end
 
-record.codes = resend == 'keep' and usable or {}
-local code = {
-  nonce = nonce, tag = tag, key = key_id, digits = digits,
-  made = now, ends = now + lifetime, job = job, asked = asked,
-}
+record.codes = RESEND_KEEPS and usable or {}
 if is_stepped then
-  code.tag, code.digits, code.stepped = stepped_tag, stepped_digits, true
+  tag, digits = stepped_tag, STEPPED_DIGITS
 end
+local ends = now + LIFETIME_MS
+local bytes = struct.pack(CODE, tag, key_id, digits, is_stepped and 1 or 0, now, ends)
+  .. struct.pack(REST_OF_CODE, asked, nonce, #job, job)
+local code = read_code(bytes, 1)
 table.insert(record.codes, code)
 save_record(KEYS[1], now, record)
 return live(code)

@@ -1,85 +1,71 @@
--- What the scripts share; it is put before each of them.
---
--- The record of one challenge, at `otpost:{L}:c:<challenge>`: one byte with the version, then a
--- MessagePack map:
---   codes     the live codes, oldest first, each a map: nonce (16 bytes), tag (32 bytes),
---             key (id, 8 bytes), digits, made, ends, job, asked, stepped (absent but for
---             stepped-up codes)
---   attempts  wrong attempts against the live codes
---   success   a map: at, ends, replay; absent if there was none within the last lifetime. Its replay
---             is absent unless the code is right once more, for a while, a map: idempotency (the
---             client's key, 16 bytes), key and tag of the right code, ends, mismatches
--- Instants are milliseconds since 1970 (UTC). Members that are not known here are kept, so a later
--- version may add some; only what changes the meaning of these needs another version byte.
--- Instants decide; the TTL of a key only collects garbage.
+-- The record of one challenge, at `otpost:{L}:c:<challenge>`, in members of fixed length:
+--   2   wrong attempts against the live codes
+--   6   when a code was last right, 6 until when this is remembered
+--   64  what lets that success be answered once more, for a while, or zeros: the client's idempotency
+--       key (16), key (8) and tag (32) of the right code, until when (6), how often another code came
+--       under that key (2)
+-- and for each code, oldest first:
+--   32  tag, 8 id of the key, 1 digits, 1 whether it is stepped up
+--   6   when it was made, 6 until when it lives, 6 when it was asked for
+--   16  nonce, 1 length of the job's id, and the id
+-- There is always a code, a dead one if need be, and always room for a success, so that a record
+-- weighs the same whatever became of it.
 
-local VERSION = '\1'
--- A record that says nothing is written, too, and Redis takes no TTL of 0.
-local SHORTEST_TTL_MS = 10000
--- What was made further in the future was made while the clock was wrong, and is over.
-local CLOCK_STEP_MS = 60000
+local RECORD, REPLAY = '>c1I2I6I6c64c0', '>c16c8c32I6I2'
+local CODE, REST_OF_CODE, LENGTH_OF_ID = '>c32c8BBI6I6', '>I6c16Bc0', 76
+local REST_AT, CODES_AT = 55, 80
+local NO_REPLAY = ZEROS(64)
+local NO_CODE = ZEROS(76) .. '\27' .. ZEROS(27)
+local NO_RECORD = FIXED .. ZEROS(78) .. NO_CODE
 
--- The server's own time, unless a test sets it.
-local function clock(injected)
-  if injected ~= '' then
-    return tonumber(injected)
-  end
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
--- What is stored at a key: `empty` if nothing is, nil if this version can't read it.
-local function load(key, empty)
-  local stored = redis.call('GET', key)
-  if not stored then
-    return empty
-  end
-  if stored:sub(1, 1) ~= VERSION then
-    return nil
-  end
-  local readable, content = pcall(cmsgpack.unpack, stored:sub(2))
-  if readable and type(content) == 'table' then
-    return content
-  end
-  return nil
-end
-
-local function save(key, content, ttl_ms)
-  redis.call('SET', key, VERSION .. cmsgpack.pack(content), 'PX', ttl_ms)
+-- The code at this place, and where it ends.
+local function read_code(stored, place)
+  local tag, key, digits, stepped, made, ends = struct.unpack(CODE, stored, place)
+  local behind = place + LENGTH_OF_ID + 1 + stored:byte(place + LENGTH_OF_ID)
+  local code = {
+    tag = tag, key = key, digits = digits, is_stepped = stepped > 0, made = made, ends = ends,
+    bytes = stored:sub(place, behind - 1),
+  }
+  return code, behind
 end
 
 -- The record of a challenge without what is over; nil if this version can't read it.
 local function load_record(key, now)
-  local record = load(key, { codes = {}, attempts = 0 })
-  if not record then
+  local stored = redis.call('GET', key) or NO_RECORD
+  if stored:byte() ~= FIXED_BYTE then
     return nil
   end
-  local live = {}
-  for _, code in ipairs(record.codes) do
+  local _, attempts, success_at, success_ends, replay = struct.unpack('>c1I2I6I6c64', stored)
+  local codes, place = {}, CODES_AT
+  while place <= #stored do
+    local code
+    code, place = read_code(stored, place)
     if code.ends > now and code.made <= now + CLOCK_STEP_MS then
-      live[#live + 1] = code
+      codes[#codes + 1] = code
     end
   end
-  record.codes = live
-  if #live == 0 then
-    record.attempts = 0
+  if place ~= #stored + 1 then
+    return nil
   end
-  local success = record.success
-  if success and (success.ends <= now or success.at > now + CLOCK_STEP_MS) then
-    record.success = nil
+  if success_ends <= now or success_at > now + CLOCK_STEP_MS then
+    success_at, success_ends, replay = 0, 0, NO_REPLAY
   end
-  local replay = record.success and record.success.replay
-  if replay and replay.ends <= now then
-    record.success.replay = nil
-  end
-  return record
+  return {
+    codes = codes, attempts = codes[1] and attempts or 0,
+    success_at = success_at, success_ends = success_ends, replay = replay,
+  }
 end
 
 -- Writes the record, even one that says nothing: a write that tells nobody whether a code is live.
 local function save_record(key, now, record)
-  local ends = record.success and record.success.ends or now
-  for _, code in ipairs(record.codes) do
-    ends = math.max(ends, code.ends)
+  local codes, ends = record.codes, record.success_ends
+  local bytes = codes[1] and codes[1].bytes or NO_CODE
+  for place = 1, #codes do
+    ends = math.max(ends, codes[place].ends)
+    bytes = place > 1 and bytes .. codes[place].bytes or bytes
   end
-  save(key, record, math.max(ends - now, SHORTEST_TTL_MS))
+  local value = struct.pack(
+    RECORD, FIXED, record.attempts, record.success_at, record.success_ends, record.replay, bytes
+  )
+  redis.call('SET', key, value, 'PX', math.max(ends - now, SHORTEST_TTL_MS))
 end

@@ -7,6 +7,7 @@
 mod answer;
 mod client;
 mod pace;
+mod script;
 mod unresolved;
 
 use std::sync::Arc;
@@ -23,10 +24,7 @@ use super::{
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::clock::{Clock, UnixMillis, millis};
 use crate::otp::keys::KeyMarks;
-use crate::otp::policy::{
-    FAILURES_PER_CLIENT_PER_DAY, LIVE_CODES, Policy, RETRY_MARGIN, Resend, STEPPED_DIGITS,
-    STEPPED_FAILURES_PER_DAY, SUPERSEDE_MARGIN, StepUp,
-};
+use crate::otp::policy::Policy;
 use crate::redis_link::{LinkError, RedisLink, Script};
 
 /// The version byte of every value.
@@ -59,11 +57,82 @@ struct Scripts {
     unresolved: Script,
 }
 
-/// A script behind the rules that it shares with others, and no more: each call runs all of them.
+/// Each of these files behind the policy, as one script.
 macro_rules! script {
-    ($($file:literal),+) => {
-        Script::new(concat!($(include_str!($file), "\n"),+))
+    ($policy:ident, $($file:literal),+) => {
+        script::assemble($policy, concat!($(include_str!($file), "\n"),+))
     };
+}
+
+impl Scripts {
+    /// Each script behind the rules that it shares with others, and no more: each call runs all of
+    /// them.
+    fn new(policy: &Policy) -> Self {
+        Self {
+            issue: script!(
+                policy,
+                "values.lua",
+                "record.lua",
+                "budget.lua",
+                "issue.lua"
+            ),
+            verify: script!(
+                policy,
+                "values.lua",
+                "record.lua",
+                "budget.lua",
+                "client.lua",
+                "verify.lua"
+            ),
+            admit: script!(
+                policy,
+                "values.lua",
+                "map.lua",
+                "budget.lua",
+                "client.lua",
+                "client_generates.lua",
+                "idempotency.lua",
+                "admit.lua"
+            ),
+            give_back: script!(
+                policy,
+                "values.lua",
+                "map.lua",
+                "budget.lua",
+                "client.lua",
+                "idempotency.lua",
+                "give_back.lua"
+            ),
+            enqueued: script!(
+                policy,
+                "values.lua",
+                "map.lua",
+                "idempotency.lua",
+                "enqueued.lua"
+            ),
+            client_reserve: script!(
+                policy,
+                "values.lua",
+                "budget.lua",
+                "client.lua",
+                "client_generates.lua",
+                "client_reserve.lua"
+            ),
+            client_give_back: script!(
+                policy,
+                "values.lua",
+                "budget.lua",
+                "client.lua",
+                "client_generates.lua",
+                "client_give_back.lua"
+            ),
+            attest: script!(policy, "values.lua", "map.lua", "attest.lua"),
+            unconfirmed: script!(policy, "values.lua", "map.lua", "unconfirmed.lua"),
+            pace: script!(policy, "values.lua", "pace.lua"),
+            give_back_pace: script!(policy, "give_back_pace.lua"),
+            unresolved: script!(policy, "values.lua", "map.lua", "unresolved.lua"),
+        }
+    }
 }
 
 impl RedisStore {
@@ -73,42 +142,7 @@ impl RedisStore {
             link,
             policy,
             clock: None,
-            scripts: Arc::new(Scripts {
-                issue: script!("record.lua", "budget.lua", "issue.lua"),
-                verify: script!("record.lua", "budget.lua", "client.lua", "verify.lua"),
-                admit: script!(
-                    "record.lua",
-                    "budget.lua",
-                    "client.lua",
-                    "idempotency.lua",
-                    "admit.lua"
-                ),
-                give_back: script!(
-                    "record.lua",
-                    "budget.lua",
-                    "client.lua",
-                    "idempotency.lua",
-                    "give_back.lua"
-                ),
-                enqueued: script!("record.lua", "idempotency.lua", "enqueued.lua"),
-                client_reserve: script!(
-                    "record.lua",
-                    "budget.lua",
-                    "client.lua",
-                    "client_reserve.lua"
-                ),
-                client_give_back: script!(
-                    "record.lua",
-                    "budget.lua",
-                    "client.lua",
-                    "client_give_back.lua"
-                ),
-                attest: script!("record.lua", "attest.lua"),
-                unconfirmed: script!("record.lua", "unconfirmed.lua"),
-                pace: script!("record.lua", "pace.lua"),
-                give_back_pace: script!("record.lua", "give_back_pace.lua"),
-                unresolved: script!("record.lua", "unresolved.lua"),
-            }),
+            scripts: Arc::new(Scripts::new(&policy)),
         }
     }
 
@@ -125,24 +159,6 @@ impl RedisStore {
         self.clock
             .as_ref()
             .map_or_else(Vec::new, |clock| number(clock.now().0))
-    }
-
-    /// The limits as the scripts read them, or nothing without limits.
-    fn limits(&self) -> Vec<u8> {
-        let Some(limits) = self.policy.limits else {
-            return Vec::new();
-        };
-        let numbers = [
-            millis(limits.cooldown),
-            u64::from(limits.per_hour),
-            u64::from(limits.per_day),
-            u64::from(limits.failures_per_hour),
-            u64::from(limits.failures_per_day),
-            u64::from(limits.failures_per_month),
-            u64::from(STEPPED_FAILURES_PER_DAY),
-            u64::from(FAILURES_PER_CLIENT_PER_DAY),
-        ];
-        numbers.map(|each| each.to_string()).join(" ").into_bytes()
     }
 
     /// What a decision about a code reads and writes. A cluster on which the slot is on the move
@@ -194,11 +210,6 @@ impl OtpStore for RedisStore {
         let candidate = &request.candidate;
         let args = [
             self.injected_now(),
-            number(millis(self.policy.lifetime)),
-            word(self.policy.resend),
-            number(LIVE_CODES as u64),
-            number(millis(RETRY_MARGIN)),
-            number(millis(SUPERSEDE_MARGIN)),
             request.job.as_bytes().to_vec(),
             number(request.requested_at.0),
             candidate.nonce.0.to_vec(),
@@ -206,9 +217,6 @@ impl OtpStore for RedisStore {
             candidate.key_id.0.to_vec(),
             number(u64::from(candidate.digits)),
             request.stepped_tag.0.to_vec(),
-            number(u64::from(STEPPED_DIGITS)),
-            step_up(self.policy.step_up),
-            self.limits(),
             number(u64::from(request.must_step_up)),
         ];
         let keys = self.keys(request.limit, request.challenge);
@@ -336,20 +344,6 @@ fn request_key(id: &str) -> String {
 
 fn number(value: u64) -> Vec<u8> {
     value.to_string().into_bytes()
-}
-
-fn word(resend: Resend) -> Vec<u8> {
-    match resend {
-        Resend::Keep => b"keep".to_vec(),
-        Resend::Rotate => b"rotate".to_vec(),
-    }
-}
-
-fn step_up(step_up: StepUp) -> Vec<u8> {
-    match step_up {
-        StepUp::Digits8 => b"digits8".to_vec(),
-        StepUp::Block => b"block".to_vec(),
-    }
 }
 
 fn unreadable(what: &str) -> StoreError {

@@ -1,158 +1,124 @@
 -- Decides whether a code is right, as `Record::verify` does, unless the client has had its failures;
 -- it is charged with every code that is not right. KEYS: record, and if there are limits budget and the
 -- client's buckets.
--- Answers {what, live codes of normal length and stepped-up ones that a wrong code was compared with,
--- wrong attempts that a right one followed, after how many milliseconds the client is refused no more,
--- how it stands ...}, or {'unreadable'}; what: 'correct', 'repeated', 'key_reused', 'wrong',
--- 'no_live_code', 'budget_spent' or 'refused'. Record and budget are written exactly once, in this one
--- step, and there is as much to read, compare and write, whatever the answer, so that its time tells
--- nothing; but without limits there is no budget, and nothing is written if anything is unreadable or
--- the client refused.
+-- Answers in octets: what (1), live codes of normal length (1) and stepped-up ones (1) that a wrong code
+-- was compared with, wrong attempts that a right one followed (2), after how many milliseconds the
+-- client is refused no more (6), how many more codes of it may be wrong (4) and in how many
+-- milliseconds one more than that (6); or '' if anything is unreadable.
+-- Record and budget are written exactly once, in this one step, and there is as much to read, compare
+-- and write, whatever the answer, so that its time tells nothing; but without limits there is no
+-- budget, and nothing is written if anything is unreadable or the client refused.
 -- Tags are HMACs under a key that callers do not have, so comparing them may take any time.
 
-local FIRST_TAG = 10
--- What stands in for what is not there, with the weight of what could be: it ended in 2001, so that
--- whoever loads it leaves it out.
-local PAST = 1000000000000
-local NO_CODE = {
-  nonce = string.rep('\0', 16), tag = string.rep('\0', 32), key = string.rep('\0', 8),
-  digits = 6, made = PAST, ends = PAST, job = string.rep('0', 27), asked = PAST,
-}
-local NO_SUCCESS = { at = PAST, ends = PAST }
-local NO_MAIL, NO_FAILURE = { PAST, string.rep('0', 32) }, { PAST, string.rep('\0', 16), 1, 0 }
-local FEWEST_MAILS, FEWEST_FAILURES = 1, 6
+local FIRST_TAG = 5
+local CORRECT, REPEATED, KEY_REUSED, WRONG, NO_LIVE_CODE, BUDGET_SPENT, REFUSED = 1, 2, 3, 4, 5, 6, 7
 
 local now = clock(ARGV[1])
-local lifetime, most_attempts = tonumber(ARGV[2]), tonumber(ARGV[3])
-local limits, client_name = parse_limits(ARGV[4]), ARGV[5]
--- The client's key is empty if it may not repeat the request.
-local idempotency, replay_time = ARGV[6], tonumber(ARGV[7])
-local client_limits, mailbox = parse_client_limits(ARGV[8]), ARGV[9]
+-- Of the client and of the mailbox; the client's idempotency key is empty if it may not repeat the
+-- request.
+local whose, mailbox, idempotency = ARGV[2], ARGV[3], ARGV[4]
 
 -- From FIRST_TAG on: the id of each listed key, and the tag of the typed code under it.
-local function is_typed(code)
+local function is_typed(key, tag)
   local typed = false
   for place = FIRST_TAG, #ARGV, 2 do
-    if ARGV[place] == code.key and ARGV[place + 1] == code.tag then
+    if ARGV[place] == key and ARGV[place + 1] == tag then
       typed = true
     end
   end
   return typed
 end
 
-local function right_one(codes)
-  local right = nil
-  for _, code in ipairs(codes) do
-    if is_typed(code) then
-      right = right or code
-    end
-  end
-  return right
-end
-
-local function fill(list, fewest, with)
-  for _ = #list + 1, fewest do
-    table.insert(list, 1, with)
-  end
-end
-
-local client = load_client(limits and 3 or 2, now)
+local client = load_client(HAS_LIMITS and 3 or 2, now)
 if not client then
-  return { 'unreadable' }
+  return ''
 end
 
-local function stands(word, normal, stepped, resolved, wait_ms)
-  local numbers = standing(client, FAILURE_LIMITS, client_limits, now)
-  return { word, normal, stepped, resolved, wait_ms, unpack(numbers) }
+local function tell(what, normal, stepped, resolved, wait_ms)
+  local remaining, more_in = failure_standing(client, now)
+  return struct.pack('>BBBI2I6I4I6', what, normal, stepped, resolved, wait_ms, remaining, more_in)
 end
 
-local refused_for = client_wait(client, FAILURE_LIMITS, client_limits, now)
+local refused_for = failure_wait(client, now)
 if refused_for > 0 then
-  return stands('refused', 0, 0, 0, refused_for)
+  return tell(REFUSED, 0, 0, 0, refused_for)
 end
 
 local record = load_record(KEYS[1], now)
-local budget = limits and load_budget(KEYS[2], now)
-if not record or (limits and not budget) then
-  return { 'unreadable' }
+local budget = HAS_LIMITS and load_budget(KEYS[2], now, whose)
+if not record or (HAS_LIMITS and not budget) then
+  return ''
 end
 
-local function end_codes()
-  record.codes = {}
-  record.attempts = 0
-end
-
-local function answer(word, normal, stepped, resolved)
-  fill(record.codes, 1, NO_CODE)
-  record.success = record.success or NO_SUCCESS
+local function answer(what, normal, stepped, resolved)
   save_record(KEYS[1], now, record)
-  if limits then
-    fill(budget.mails, FEWEST_MAILS, NO_MAIL)
-    fill(budget.failures, FEWEST_FAILURES, NO_FAILURE)
+  if HAS_LIMITS then
     save_budget(KEYS[2], now, budget)
   end
-  local is_right = word == 'correct' or word == 'repeated'
+  local is_right = what == CORRECT or what == REPEATED
   if not is_right then
     charge_failure(client, now)
   end
-  if not is_right or (word == 'correct' and give_back_generate(client, mailbox)) then
+  if not is_right or (what == CORRECT and give_back_generate(client, mailbox)) then
     save_client(client, now)
   end
-  return stands(word, normal or 0, stepped or 0, resolved or 0, 0)
+  return tell(what, normal or 0, stepped or 0, resolved or 0, 0)
 end
 
-local success = record.success
-local replay = success and success.replay
-if replay and replay.idempotency == idempotency then
-  if is_typed(replay) then
-    return answer('repeated')
+if idempotency ~= '' and record.replay:sub(1, 16) == idempotency then
+  local _, key, tag, ends, mismatches = struct.unpack(REPLAY, record.replay)
+  if ends > now and is_typed(key, tag) then
+    return answer(REPEATED)
   end
-  -- Other codes under that key are guesses, too: they end as those against a live code do.
-  replay.mismatches = replay.mismatches + 1
-  if replay.mismatches >= most_attempts then
-    success.replay = nil
+  if ends > now then
+    -- Other codes under that key are guesses, too: they end as those against a live code do.
+    mismatches = mismatches + 1
+    local is_over = mismatches >= MOST_ATTEMPTS
+    record.replay = is_over and NO_REPLAY or struct.pack(REPLAY, idempotency, key, tag, ends, mismatches)
+    return answer(KEY_REUSED)
   end
-  return answer('key_reused')
 end
 local is_live = #record.codes > 0
-local compared, normal, stepped = {}, 0, 0
-if has_share(budget, limits, now, client_name) then
-  for _, code in ipairs(is_live and record.codes or { NO_CODE }) do
-    if is_open(budget, limits, now, code.stepped) then
-      compared[#compared + 1] = code
-      if code.stepped then
-        stepped = stepped + 1
-      else
-        normal = normal + 1
-      end
+local right, normal, stepped = nil, 0, 0
+local has_share = not HAS_LIMITS or whose == '' or budget.of_client < FAILURES_PER_CLIENT_PER_DAY
+local codes = is_live and record.codes or { (read_code(NO_CODE, 1)) }
+for place = 1, #codes do
+  local code = codes[place]
+  if has_share and is_open(budget, code.is_stepped) then
+    if is_typed(code.key, code.tag) then
+      right = right or code
+    end
+    if code.is_stepped then
+      stepped = stepped + 1
+    else
+      normal = normal + 1
     end
   end
 end
-local right = right_one(compared)
 if not is_live then
-  return answer('no_live_code')
+  return answer(NO_LIVE_CODE)
 end
-if #compared == 0 then
-  return answer('budget_spent')
+if normal + stepped == 0 then
+  return answer(BUDGET_SPENT)
 end
 if right then
   local resolved = record.attempts
-  end_codes()
-  record.success = { at = now, ends = now + lifetime }
+  record.codes, record.attempts = {}, 0
+  record.success_at, record.success_ends = now, now + LIFETIME_MS
+  record.replay = NO_REPLAY
   if idempotency ~= '' then
-    record.success.replay = {
-      idempotency = idempotency, key = right.key, tag = right.tag, ends = now + replay_time,
-      mismatches = 0,
-    }
+    record.replay = struct.pack(REPLAY, idempotency, right.key, right.tag, now + REPLAY_MS, 0)
   end
-  return answer('correct', 0, 0, resolved)
+  return answer(CORRECT, 0, 0, resolved)
 end
 record.attempts = record.attempts + 1
-if record.attempts >= most_attempts then
-  end_codes()
+if record.attempts >= MOST_ATTEMPTS then
+  record.codes, record.attempts = {}, 0
 end
-if limits then
-  local whose = client_name == '' and NO_FAILURE[CLIENT] or client_name
-  table.insert(budget.failures, { now, whose, normal, stepped })
+if HAS_LIMITS then
+  local client_name = whose == '' and NO_CLIENT or whose
+  local failure = struct.pack(FAILURE, now, client_name, normal, stepped)
+  budget.failures = append(budget.failures, FAILURE_LENGTH, failure)
+  budget.ends = math.max(budget.ends, failure_ends(now, normal))
 end
-return answer('wrong', normal, stepped)
+return answer(WRONG, normal, stepped)

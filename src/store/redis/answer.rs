@@ -45,34 +45,39 @@ pub fn admitted(answer: Vec<Value>, client: Option<&Client>) -> Option<Admitted>
 }
 
 /// Reads what `verify.lua` answers about a code that this client typed.
-pub fn check(answer: Vec<Value>, client: Option<&Client>) -> Option<Check> {
-    let mut parts = answer.into_iter();
-    let outcome = String::from_redis_value(parts.next()?).ok()?;
-    let evaluated = Evaluated {
-        normal: u8::from_redis_value(parts.next()?).ok()?,
-        stepped: u8::from_redis_value(parts.next()?).ok()?,
-    };
-    let resolved = u32::from_redis_value(parts.next()?).ok()?;
-    let retry_after = duration(parts.next()?)?;
-    let verdict = match outcome.as_str() {
-        "correct" => Verdict::Correct,
-        "repeated" => Verdict::Repeated,
-        "key_reused" => Verdict::KeyReused,
-        "wrong" => Verdict::Incorrect(Cause::Wrong),
-        "no_live_code" => Verdict::Incorrect(Cause::NoLiveCode),
-        "budget_spent" => Verdict::Incorrect(Cause::BudgetSpent),
-        "refused" => Verdict::Refused { retry_after },
+pub fn check(answer: &[u8], client: Option<&Client>) -> Option<Check> {
+    let (&[what, normal, stepped], rest) = answer.split_first_chunk()?;
+    let (resolved, rest) = split_number::<2>(rest)?;
+    let (wait_ms, rest) = split_number::<6>(rest)?;
+    let (remaining, rest) = split_number::<4>(rest)?;
+    let (more_in_ms, rest) = split_number::<6>(rest)?;
+    let verdict = match what {
+        1 => Verdict::Correct,
+        2 => Verdict::Repeated,
+        3 => Verdict::KeyReused,
+        4 => Verdict::Incorrect(Cause::Wrong),
+        5 => Verdict::Incorrect(Cause::NoLiveCode),
+        6 => Verdict::Incorrect(Cause::BudgetSpent),
+        7 => Verdict::Refused {
+            retry_after: Duration::from_millis(wait_ms),
+        },
         _ => return None,
     };
-    Some(Check {
+    let remaining = u32::try_from(remaining).ok()?;
+    let more_in = Duration::from_millis(more_in_ms);
+    rest.is_empty().then(|| Check {
         verdict,
-        evaluated,
-        resolved,
-        client: match client {
-            Some(client) => Some(client.failure_quota(parts)?),
-            None => None,
-        },
+        evaluated: Evaluated { normal, stepped },
+        resolved: u32::try_from(resolved).unwrap_or(u32::MAX),
+        client: client.map(|client| client.failures(remaining, more_in)),
     })
+}
+
+/// A number of so many octets, the most significant one first, and what is behind it.
+fn split_number<const N: usize>(octets: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = octets.split_first_chunk::<N>()?;
+    let add = |sum, octet: &u8| (sum << 8) | u64::from(*octet);
+    Some((number.iter().fold(0, add), rest))
 }
 
 /// Milliseconds; less than none say that something is unreadable.

@@ -14,9 +14,7 @@ use crate::otp::client_budget::{
     ClientBuckets, ClientLimit, GENERATE_LIMITS, GenerateQuotas, Mailbox, Quota,
 };
 use crate::otp::clock::millis;
-use crate::otp::idempotency::{IN_FLIGHT, REQUEST_REPLAY};
 use crate::otp::policy::ClientLimits;
-use crate::otp::record::REPLAY_TIME;
 use crate::redis_link::{LinkError, Script};
 use crate::store::{
     Admission, AdmitRequest, Admitted, Check, Evaluated, StoreError, Verdict, VerifyRequest,
@@ -47,11 +45,6 @@ pub struct Answer {
 }
 
 impl Client {
-    /// Which mailbox it is about.
-    pub fn mailbox(&self) -> Vec<u8> {
-        self.mailbox.0.to_vec()
-    }
-
     /// The keys of its buckets.
     pub fn keys(&self) -> Vec<String> {
         let hex = |name: [u8; 16]| data_encoding::HEXLOWER.encode(&name);
@@ -60,19 +53,6 @@ impl Client {
             .names()
             .map(|name| format!("otpost:{{p:{group}}}:{}", hex(name.0)))
             .collect()
-    }
-
-    /// The limits as the scripts read them.
-    fn limits(&self) -> Vec<u8> {
-        let limits = &self.limits;
-        format!(
-            "{} {} {} {}",
-            limits.generate_per_10m,
-            limits.generate_per_hour,
-            limits.distinct_addresses_per_hour,
-            limits.verify_failures_per_hour
-        )
-        .into_bytes()
     }
 
     fn quota(&self, limit: ClientLimit, parts: &mut impl Iterator<Item = Value>) -> Option<Quota> {
@@ -96,8 +76,19 @@ impl Client {
         ])
     }
 
-    pub(super) fn failure_quota(&self, mut parts: impl Iterator<Item = Value>) -> Option<Quota> {
+    fn failure_quota(&self, mut parts: impl Iterator<Item = Value>) -> Option<Quota> {
         self.quota(ClientLimit::FailuresInAnHour, &mut parts)
+    }
+
+    /// How it stands with wrong codes.
+    pub(super) fn failures(&self, remaining: u32, more_in: Duration) -> Quota {
+        let limit = ClientLimit::FailuresInAnHour;
+        Quota {
+            limit,
+            most: limit.most(&self.limits),
+            remaining,
+            more_in,
+        }
     }
 }
 
@@ -122,14 +113,9 @@ impl RedisStore {
         let key = request.idempotency.map(|key| key.0.to_vec());
         let mut args = vec![
             self.injected_now(),
-            number(millis(self.policy.lifetime)),
-            number(u64::from(self.policy.attempts)),
-            self.limits(),
             name.unwrap_or_default(),
+            Mailbox::of(request.limit).0.to_vec(),
             key.unwrap_or_default(),
-            number(millis(REPLAY_TIME)),
-            client.map_or_else(Vec::new, Client::limits),
-            client.map_or_else(Vec::new, Client::mailbox),
         ];
         for (key_id, tag) in &request.tags {
             args.push(key_id.0.to_vec());
@@ -137,8 +123,8 @@ impl RedisStore {
         }
         let mut keys = self.keys(request.limit, request.challenge);
         keys.extend(client.into_iter().flat_map(Client::keys));
-        let answer: Vec<Value> = self.invoke(&self.scripts.verify, &keys, &args).await?;
-        answer::check(answer, client)
+        let answer: Vec<u8> = self.invoke(&self.scripts.verify, &keys, &args).await?;
+        answer::check(&answer, client)
             .ok_or_else(|| unreadable("the record of a challenge, a budget or a bucket"))
     }
 
@@ -196,14 +182,10 @@ impl RedisStore {
         };
         let args = [
             self.injected_now(),
-            self.limits(),
-            request.challenge.to_string().into_bytes(),
+            request.challenge.0.to_vec(),
+            Mailbox::of(request.limit).0.to_vec(),
             fingerprint.to_vec(),
             id.as_bytes().to_vec(),
-            number(millis(REQUEST_REPLAY)),
-            number(millis(IN_FLIGHT)),
-            client.map_or_else(Vec::new, Client::limits),
-            client.map_or_else(Vec::new, Client::mailbox),
             number(millis(refused_for)),
         ];
         let answer: Vec<Value> = self.invoke(&self.scripts.admit, &keys, &args).await?;
@@ -257,10 +239,9 @@ impl RedisStore {
         let repeatable = request.repeatable.as_ref();
         let args = [
             self.injected_now(),
-            self.limits(),
-            request.challenge.to_string().into_bytes(),
+            request.challenge.0.to_vec(),
+            Mailbox::of(request.limit).0.to_vec(),
             repeatable.map_or_else(Vec::new, |request| request.id.as_bytes().to_vec()),
-            client.map_or_else(Vec::new, Client::mailbox),
         ];
         match self.invoke(&self.scripts.give_back, &keys, &args).await? {
             1_i64 => Ok(()),
@@ -313,8 +294,7 @@ impl RedisStore {
     ) -> Result<Answer, StoreError> {
         let args = [
             self.injected_now(),
-            client.limits(),
-            client.mailbox(),
+            client.mailbox.0.to_vec(),
             match what {
                 Reserved::Generate => b"generate".to_vec(),
                 Reserved::Failure => b"failure".to_vec(),

@@ -12,7 +12,7 @@ use rstest::rstest;
 use sha2::{Digest, Sha256};
 
 use super::store_bench::Backend::{Cluster, Redis, Sqlite as Embedded};
-use super::store_bench::{Backend, Bench, LIFETIME, Mailed, POLICY, Who, other_than};
+use super::store_bench::{Backend, Bench, LIFETIME, LIMITED, Mailed, POLICY, Who, other_than};
 
 const ENDING: Ending = Ending {
     state: EndState::Sent,
@@ -226,20 +226,33 @@ pub fn everything_under(folder: &Path) -> Vec<u8> {
 }
 
 #[rstest]
-#[case::newer(&[2, 0x80])]
-#[case::garbage(&[1, 0xc1])]
-#[case::no_map(&[1, 0x07])]
-#[case::incomplete_map(&[1, 0x80])]
-#[case::empty(&[])]
+#[case::newer(&[3, 0x80], None)]
+#[case::older(&[1, 0x80], None)]
+#[case::empty(&[], None)]
+#[case::cut_short(&[], Some(1))]
+#[case::longer(&[0], Some(0))]
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_an_error_and_stays(#[case] value: &[u8]) {
-    let bench = Bench::open(Redis).await;
+async fn a_record_that_cannot_be_read_is_an_error_and_stays(
+    #[case] tail: &[u8],
+    #[case] behind_all_but: Option<usize>,
+    #[values("c", "a")] kind: &str,
+) {
+    let bench = Bench::open_with(Redis, LIMITED).await;
     let (store, ann) = (bench.store().await, bench.ann());
+    store.admit(&ann.mail()).await.unwrap();
     let mailed = bench.issue(&*store, ann, "job").await;
-    let key = format!("otpost:{{{}}}:c:{}", ann.limit, ann.challenge);
+    let key = match kind {
+        "c" => format!("otpost:{{{}}}:c:{}", ann.limit, ann.challenge),
+        _ => format!("otpost:{{{}}}:a", ann.limit),
+    };
     let mut connection = bench.server().connect().await;
+    let mut get = redis::cmd("GET");
+    get.arg(&key);
+    let value: Vec<u8> = get.query_async(&mut connection).await.unwrap();
+    let kept = behind_all_but.map_or(0, |octets| value.len() - octets);
+    let value = [&value[..kept], tail].concat();
     let () = redis::cmd("SET")
-        .arg(&[key.as_bytes(), value])
+        .arg(&[key.as_bytes(), &value])
         .query_async(&mut connection)
         .await
         .unwrap();
@@ -253,11 +266,7 @@ async fn a_record_that_cannot_be_read_is_an_error_and_stays(#[case] value: &[u8]
         matches!(issued, Err(StoreError::Unreadable(_))),
         "{issued:?}"
     );
-    let kept: Vec<u8> = redis::cmd("GET")
-        .arg(&key)
-        .query_async(&mut connection)
-        .await
-        .unwrap();
+    let kept: Vec<u8> = get.query_async(&mut connection).await.unwrap();
     assert_eq!(kept, value);
 }
 
@@ -281,26 +290,24 @@ async fn notes_that_cannot_be_read_are_errors() {
 }
 
 #[tokio::test]
-async fn members_of_a_record_that_a_later_version_added_are_kept() {
+async fn members_of_a_map_that_a_later_version_added_are_kept() {
     let bench = Bench::open(Redis).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let mailed = bench.issue(&*store, ann, "job").await;
-    let key = format!("otpost:{{{}}}:c:{}", ann.limit, ann.challenge);
+    let store = bench.store().await;
+    store.count_unconfirmed("a").await.unwrap();
     let mut connection = bench.server().connect().await;
     let evaluate = |code: &'static str| {
         let mut command = redis::cmd("EVAL");
-        command.arg(code).arg(1).arg(&key);
+        command.arg(code).arg(1).arg("otpost:{r:a}:u");
         command
     };
     let add = "local r = cmsgpack.unpack(redis.call('GET', KEYS[1]):sub(2)) r.later = 'kept' \
-               r.codes[1].later = 'kept' redis.call('SET', KEYS[1], '\\1' .. cmsgpack.pack(r), 'PX', 9999)";
+               redis.call('SET', KEYS[1], '\\1' .. cmsgpack.pack(r), 'PX', 9999)";
     let () = evaluate(add).query_async(&mut connection).await.unwrap();
-    let wrong = other_than(&[&mailed.code]);
-    bench.verify(&*store, ann, &wrong).await;
+    store.count_unconfirmed("a").await.unwrap();
     let read = "local r = cmsgpack.unpack(redis.call('GET', KEYS[1]):sub(2)) \
-                return {r.later, r.codes[1].later, r.attempts}";
-    let kept: (String, String, u32) = evaluate(read).query_async(&mut connection).await.unwrap();
-    assert_eq!(kept, ("kept".to_owned(), "kept".to_owned(), 1));
+                return {r.later, r.count}";
+    let kept: (String, u32) = evaluate(read).query_async(&mut connection).await.unwrap();
+    assert_eq!(kept, ("kept".to_owned(), 2));
 }
 
 #[tokio::test]

@@ -1,0 +1,93 @@
+//! The scripts as the server gets them: behind the policy, whose numbers are constants of each script, so
+//! that no call reads them anew. Processes with other policies have other scripts.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::otp::clock::millis;
+use crate::otp::idempotency::{IN_FLIGHT, REQUEST_REPLAY};
+use crate::otp::policy::{
+    AddressLimits, ClientLimits, FAILURES_PER_CLIENT_PER_DAY, LIVE_CODES, Policy, RETRY_MARGIN,
+    Resend, STEPPED_DIGITS, STEPPED_FAILURES_PER_DAY, SUPERSEDE_MARGIN, StepUp,
+};
+use crate::otp::record::REPLAY_TIME;
+use crate::redis_link::Script;
+
+/// Where nothing is counted, nobody asks how much may be.
+const NO_LIMITS: AddressLimits = AddressLimits {
+    cooldown: Duration::ZERO,
+    per_hour: 0,
+    per_day: 0,
+    failures_per_hour: 0,
+    failures_per_day: 0,
+    failures_per_month: 0,
+};
+const NO_CLIENT_LIMITS: ClientLimits = ClientLimits {
+    generate_per_10m: 0,
+    generate_per_hour: 0,
+    distinct_addresses_per_hour: 0,
+    verify_failures_per_hour: 0,
+};
+
+/// A script in Lua, in which `ZEROS(n)` stands for a literal of so many zeros: a string that were made
+/// of them would be made by each call.
+pub fn assemble(policy: &Policy, code: &str) -> Script {
+    let mut whole = constants(policy);
+    let mut parts = code.split("ZEROS(");
+    whole.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let (count, rest) = part.split_once(')').unwrap_or_default();
+        let zeros = "\\0".repeat(count.parse().unwrap_or_default());
+        let _ = write!(whole, "'{zeros}'{rest}");
+    }
+    Script::new(whole)
+}
+
+/// What the scripts know of the policy.
+fn constants(policy: &Policy) -> String {
+    let address = policy.limits.unwrap_or(NO_LIMITS);
+    let client = policy.limits_of_clients().unwrap_or(NO_CLIENT_LIMITS);
+    let switches = [
+        ("HAS_LIMITS", policy.limits.is_some()),
+        ("RESEND_KEEPS", policy.resend == Resend::Keep),
+        ("STEP_UP_BLOCKS", policy.step_up == StepUp::Block),
+    ];
+    let numbers = [
+        ("LIFETIME_MS", millis(policy.lifetime)),
+        ("MOST_ATTEMPTS", policy.attempts.into()),
+        ("LIVE_CODES", LIVE_CODES as u64),
+        ("RETRY_MARGIN_MS", millis(RETRY_MARGIN)),
+        ("SUPERSEDE_MARGIN_MS", millis(SUPERSEDE_MARGIN)),
+        ("STEPPED_DIGITS", STEPPED_DIGITS.into()),
+        ("REPLAY_MS", millis(REPLAY_TIME)),
+        ("REQUEST_REPLAY_MS", millis(REQUEST_REPLAY)),
+        ("IN_FLIGHT_MS", millis(IN_FLIGHT)),
+        ("COOLDOWN_MS", millis(address.cooldown)),
+        ("MAILS_PER_HOUR", address.per_hour.into()),
+        ("MAILS_PER_DAY", address.per_day.into()),
+        ("FAILURES_PER_HOUR", address.failures_per_hour.into()),
+        ("FAILURES_PER_DAY", address.failures_per_day.into()),
+        ("FAILURES_PER_MONTH", address.failures_per_month.into()),
+        ("STEPPED_FAILURES_PER_DAY", STEPPED_FAILURES_PER_DAY.into()),
+        (
+            "FAILURES_PER_CLIENT_PER_DAY",
+            FAILURES_PER_CLIENT_PER_DAY.into(),
+        ),
+        ("CLIENT_GENERATES_PER_10M", client.generate_per_10m.into()),
+        ("CLIENT_GENERATES_PER_HOUR", client.generate_per_hour.into()),
+        (
+            "CLIENT_ADDRESSES_PER_HOUR",
+            client.distinct_addresses_per_hour.into(),
+        ),
+        ("CLIENT_FAILURES", client.verify_failures_per_hour.into()),
+    ];
+    let mut lines = String::new();
+    for (name, is_on) in switches {
+        let _ = writeln!(lines, "local {name} = {is_on}");
+    }
+    for (name, number) in numbers {
+        let number: u64 = number;
+        let _ = writeln!(lines, "local {name} = {number}");
+    }
+    lines
+}
