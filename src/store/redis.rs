@@ -7,7 +7,7 @@
 mod answer;
 mod client;
 mod pace;
-mod script;
+mod scripts;
 mod unresolved;
 
 use std::sync::Arc;
@@ -27,6 +27,8 @@ use crate::otp::keys::KeyMarks;
 use crate::otp::policy::Policy;
 use crate::redis_link::{LinkError, RedisLink, Script};
 
+use self::scripts::Scripts;
+
 /// The version byte of every value.
 const VERSION: u8 = 1;
 
@@ -40,99 +42,6 @@ pub struct RedisStore {
     policy: Policy,
     clock: Option<Arc<dyn Clock>>,
     scripts: Arc<Scripts>,
-}
-
-struct Scripts {
-    issue: Script,
-    verify: Script,
-    admit: Script,
-    give_back: Script,
-    enqueued: Script,
-    client_reserve: Script,
-    client_give_back: Script,
-    attest: Script,
-    unconfirmed: Script,
-    pace: Script,
-    give_back_pace: Script,
-    unresolved: Script,
-}
-
-/// Each of these files behind the policy, as one script.
-macro_rules! script {
-    ($policy:ident, $($file:literal),+) => {
-        script::assemble($policy, concat!($(include_str!($file), "\n"),+))
-    };
-}
-
-impl Scripts {
-    /// Each script behind the rules that it shares with others, and no more: each call runs all of
-    /// them.
-    fn new(policy: &Policy) -> Self {
-        Self {
-            issue: script!(
-                policy,
-                "values.lua",
-                "record.lua",
-                "budget.lua",
-                "issue.lua"
-            ),
-            verify: script!(
-                policy,
-                "values.lua",
-                "record.lua",
-                "budget.lua",
-                "client.lua",
-                "verify.lua"
-            ),
-            admit: script!(
-                policy,
-                "values.lua",
-                "map.lua",
-                "budget.lua",
-                "client.lua",
-                "client_generates.lua",
-                "idempotency.lua",
-                "admit.lua"
-            ),
-            give_back: script!(
-                policy,
-                "values.lua",
-                "map.lua",
-                "budget.lua",
-                "client.lua",
-                "idempotency.lua",
-                "give_back.lua"
-            ),
-            enqueued: script!(
-                policy,
-                "values.lua",
-                "map.lua",
-                "idempotency.lua",
-                "enqueued.lua"
-            ),
-            client_reserve: script!(
-                policy,
-                "values.lua",
-                "budget.lua",
-                "client.lua",
-                "client_generates.lua",
-                "client_reserve.lua"
-            ),
-            client_give_back: script!(
-                policy,
-                "values.lua",
-                "budget.lua",
-                "client.lua",
-                "client_generates.lua",
-                "client_give_back.lua"
-            ),
-            attest: script!(policy, "values.lua", "map.lua", "attest.lua"),
-            unconfirmed: script!(policy, "values.lua", "map.lua", "unconfirmed.lua"),
-            pace: script!(policy, "values.lua", "pace.lua"),
-            give_back_pace: script!(policy, "give_back_pace.lua"),
-            unresolved: script!(policy, "values.lua", "map.lua", "unresolved.lua"),
-        }
-    }
 }
 
 impl RedisStore {

@@ -29,11 +29,62 @@ const NO_CLIENT_LIMITS: ClientLimits = ClientLimits {
     verify_failures_per_hour: 0,
 };
 
-/// A script in Lua, in which `ZEROS(n)` stands for a literal of so many zeros: a string that were made
-/// of them would be made by each call.
-pub fn assemble(policy: &Policy, code: &str) -> Script {
-    let mut whole = constants(policy);
+const VALUES: &str = include_str!("../values.lua");
+const MAP: &str = include_str!("../map.lua");
+const RECORD: &str = include_str!("../record.lua");
+const BUDGET: &str = include_str!("../budget.lua");
+const CLIENT: &str = include_str!("../client.lua");
+const GENERATES: &str = include_str!("../client_generates.lua");
+const IDEMPOTENCY: &str = include_str!("../idempotency.lua");
+
+/// All scripts of the store.
+pub struct Scripts {
+    pub issue: Script,
+    pub verify: Script,
+    pub admit: Script,
+    pub give_back: Script,
+    pub enqueued: Script,
+    pub client_reserve: Script,
+    pub client_give_back: Script,
+    pub attest: Script,
+    pub unconfirmed: Script,
+    pub pace: Script,
+    pub give_back_pace: Script,
+    pub unresolved: Script,
+}
+
+impl Scripts {
+    /// Each script behind the rules that it shares with others, and no more: each call runs all of
+    /// them.
+    pub fn new(policy: &Policy) -> Self {
+        macro_rules! script {
+            ($($shared:ident)* $file:literal) => {
+                assemble(policy, &[$($shared,)* include_str!($file)])
+            };
+        }
+        Self {
+            issue: script!(VALUES RECORD BUDGET "../issue.lua"),
+            verify: script!(VALUES RECORD BUDGET CLIENT "../verify.lua"),
+            admit: script!(VALUES MAP BUDGET CLIENT GENERATES IDEMPOTENCY "../admit.lua"),
+            give_back: script!(VALUES MAP BUDGET CLIENT IDEMPOTENCY "../give_back.lua"),
+            enqueued: script!(VALUES MAP IDEMPOTENCY "../enqueued.lua"),
+            client_reserve: script!(VALUES BUDGET CLIENT GENERATES "../client_reserve.lua"),
+            client_give_back: script!(VALUES BUDGET CLIENT GENERATES "../client_give_back.lua"),
+            attest: script!(VALUES MAP "../attest.lua"),
+            unconfirmed: script!(VALUES MAP "../unconfirmed.lua"),
+            pace: script!(VALUES "../pace.lua"),
+            give_back_pace: script!("../give_back_pace.lua"),
+            unresolved: script!(VALUES MAP "../unresolved.lua"),
+        }
+    }
+}
+
+/// A script of these files, in which `ZEROS(n)` stands for a literal of so many zeros: a string that is
+/// put together is put together by each call.
+fn assemble(policy: &Policy, files: &[&str]) -> Script {
+    let code = files.join("\n");
     let mut parts = code.split("ZEROS(");
+    let mut whole = constants(policy);
     whole.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let (count, rest) = part.split_once(')').unwrap_or_default();
