@@ -21,6 +21,7 @@ mod dev;
 mod openapi;
 mod running;
 mod server;
+mod lingering;
 mod malformed;
 mod framing;
 

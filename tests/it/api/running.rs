@@ -24,6 +24,7 @@ pub fn limits() -> Limits {
         head: PATIENCE * 2,
         request: PATIENCE * 2,
         idle: PATIENCE * 2,
+        linger: PATIENCE * 2,
         connections: 100,
         of_one_peer: 100,
         drain: PATIENCE,
