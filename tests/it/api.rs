@@ -2,6 +2,7 @@
 //! server on real sockets.
 
 mod endpoints;
+mod failed_verify;
 mod methods;
 mod client;
 mod addresses;
