@@ -6,7 +6,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::Bench;
-use super::running::{HELLO, PATIENCE, Running, SHORT, hello, limits, read_to_close};
+use super::running::{PATIENCE, Running, SHORT, hello, limits, read_to_close};
 
 /// A head that is refused, behind which nothing is read as a request.
 const REFUSED: &[u8] = b"GET / HTTP/1.0\n\n";
@@ -65,21 +65,6 @@ async fn refused(running: &Running) -> TcpStream {
     stream
 }
 
-/// Asks until the server has room again; fails if it never has.
-async fn wait_for_room(running: &Running) {
-    let served = timeout(PATIENCE, async {
-        let mut byte = [0];
-        loop {
-            let mut stream = running.connect().await;
-            let _ = stream.write_all(HELLO).await;
-            if stream.read(&mut byte).await.is_ok_and(|read| read == 1) {
-                break;
-            }
-        }
-    });
-    served.await.expect("the server has room");
-}
-
 fn room_for_one() -> Limits {
     Limits {
         connections: 1,
@@ -93,7 +78,7 @@ async fn a_connection_that_lingers_keeps_its_place_until_its_client_closes() {
     let lingering = refused(&running).await;
     assert_eq!(read_to_close(&mut running.connect().await).await, "");
     drop(lingering);
-    wait_for_room(&running).await;
+    running.wait_for_room().await;
     running.end().await;
 }
 
@@ -111,7 +96,7 @@ async fn a_connection_lingers_no_longer_than_it_may() {
     ] {
         let running = Running::start(hello(), bounds).await;
         let _lingering = refused(&running).await;
-        wait_for_room(&running).await;
+        running.wait_for_room().await;
         running.end().await;
     }
 }
