@@ -27,6 +27,8 @@ use crate::contract::store_bench::LIMITS;
 
 const KEY: Option<&str> = Some("8e03978e-40d5-43e8-bc93-6894a57f9324");
 
+const TAKE_JOBS: &str = "DROP TRIGGER refuse";
+
 /// The API on the embedded backend, without a worker.
 struct Embedded {
     router: api::Router,
@@ -71,9 +73,17 @@ impl Embedded {
         self.queue.counts().await.unwrap().waiting
     }
 
-    /// A connection beside the writer's.
-    fn second(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.folder.path().join("test.db")).unwrap()
+    /// Lets every insertion of a job fail until [`TAKE_JOBS`] runs on the connection beside the
+    /// writer's that is returned.
+    fn refusing_jobs(&self) -> rusqlite::Connection {
+        let second = rusqlite::Connection::open(self.folder.path().join("test.db")).unwrap();
+        second
+            .execute_batch(
+                "CREATE TRIGGER refuse BEFORE INSERT ON job
+                 BEGIN SELECT RAISE(ABORT, 'no job is taken'); END",
+            )
+            .unwrap();
+        second
     }
 }
 
@@ -192,16 +202,10 @@ async fn a_generate_with_limits_is_one_commit() {
 #[tokio::test]
 async fn an_insertion_that_fails_leaves_nothing_of_the_admission() {
     let api = Embedded::open(1).await;
-    let second = api.second();
-    second
-        .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON job
-             BEGIN SELECT RAISE(ABORT, 'no job is taken'); END",
-        )
-        .unwrap();
+    let second = api.refusing_jobs();
     let answer = api.generate("ann@example.org").await;
     assert_eq!(answer, StatusCode::SERVICE_UNAVAILABLE);
-    second.execute_batch("DROP TRIGGER refuse").unwrap();
+    second.execute_batch(TAKE_JOBS).unwrap();
     // Neither the cooldown of the address nor the only place of the queue is taken.
     assert_eq!(api.generate("ann@example.org").await, StatusCode::ACCEPTED);
     assert_eq!(api.waiting().await, 1);
@@ -263,16 +267,10 @@ async fn a_request_that_may_be_repeated_is_one_commit_and_repeated_at_once() {
 #[tokio::test]
 async fn a_request_that_was_not_taken_leaves_no_record_of_its_key() {
     let api = Embedded::open(1).await;
-    let second = api.second();
-    second
-        .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON job
-             BEGIN SELECT RAISE(ABORT, 'no job is taken'); END",
-        )
-        .unwrap();
+    let second = api.refusing_jobs();
     let failed = api.generate_under("ann@example.org", KEY).await;
     assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
-    second.execute_batch("DROP TRIGGER refuse").unwrap();
+    second.execute_batch(TAKE_JOBS).unwrap();
     assert_eq!(api.generate("bob@example.org").await, StatusCode::ACCEPTED);
     let full = api.generate_under("ann@example.org", KEY).await;
     assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
