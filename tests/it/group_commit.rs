@@ -13,7 +13,6 @@ use otpost::api::{self, Api};
 use otpost::otp::clock::SystemClock;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend, StepUp};
 use otpost::queue::sqlite::SqliteQueue;
 use otpost::queue::{JobQueue, QueueLimits, Sources};
 use otpost::sqlite::Sqlite;
@@ -23,7 +22,7 @@ use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::contract::store_bench::LIMITS;
+use crate::contract::store_bench::LIMITED;
 
 const KEY: Option<&str> = Some("8e03978e-40d5-43e8-bc93-6894a57f9324");
 
@@ -100,15 +99,6 @@ fn queue_limits(max_waiting: u64) -> QueueLimits {
 }
 
 async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQueue>, TaskTracker) {
-    let policy = Policy {
-        digits: 6,
-        lifetime: Duration::from_secs(600),
-        attempts: 5,
-        resend: Resend::Keep,
-        limits: Some(LIMITS),
-        client_limits: None,
-        step_up: StepUp::Digits8,
-    };
     let (clock, telemetry) = (Arc::new(SystemClock), Arc::new(Telemetry::default()));
     let sources = Sources {
         clock: clock.clone(),
@@ -120,7 +110,7 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
             .await
             .unwrap(),
     );
-    let store = SqliteStore::new(sqlite.clone(), policy, clock);
+    let store = SqliteStore::new(sqlite.clone(), LIMITED, clock);
     let two_steps = TwoSteps {
         store: Arc::new(store.clone()),
         queue: queue.clone(),
@@ -137,7 +127,7 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
             two_steps,
         }),
         keys: Arc::new(KeyRing::new(&[1; 32], &[], &[2; 32])),
-        policy,
+        policy: LIMITED,
         smtputf8: false,
         resend_in: Duration::from_secs(30),
         entropy: Arc::new(OsEntropy),
