@@ -10,6 +10,7 @@ test: install
 	cargo test --locked --manifest-path bench/load/Cargo.toml
 	cargo build --locked && npm --prefix tests/interop test
 	.venv/bin/python tests/schemathesis/run.py --seed 1 --examples 200 --at-least 1000
+	.venv/bin/python tests/schemathesis/run.py --guarded --seed 1 --examples 50 --at-least 400
 
 # What a change must pass besides its tests.
 check:
@@ -36,10 +37,12 @@ timing:
 attacker: install
 	cargo test --locked --test it store_attacker -- --nocapture
 
-# Three random seeds with at least 5,000 cases each against what openapi.json says.
+# Three random seeds with at least 5,000 cases each against what openapi.json says, and one with at least
+# 1,500 where an API key is asked for and limits count.
 schemathesis: install
 	cargo build --locked
 	.venv/bin/python tests/schemathesis/run.py --random-seeds 3 --examples 800 --at-least 5000
+	.venv/bin/python tests/schemathesis/run.py --guarded --examples 800 --at-least 1500
 
 # Slow and silent clients, 1,000 at once; needs Debian's slowhttptest.
 slow: install

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::api::{self, Api, dev::Development, ops::Operations};
+use crate::api::{self, Api, dev::Development, openapi::Callers, ops::Operations};
 use crate::config::{Durability, Role, Settings};
 use crate::mailer::{MessageId, OtpMail};
 use crate::otp::address::{ChallengeId, EmailAddress};
@@ -360,7 +360,7 @@ pub async fn mail_test(settings: &Settings, address: &EmailAddress) -> anyhow::R
 
 /// The OpenAPI document of the API, as it is with the defaults.
 pub fn openapi() -> String {
-    api::openapi::document(api::openapi::USUAL_DIGITS)
+    api::openapi::document(api::openapi::USUAL_DIGITS, Callers::Everybody)
 }
 
 /// A fresh pair of keys in the form of the settings file.

@@ -1,6 +1,7 @@
 """The built binary as a process of its own, in a folder of its own, for test tools in Python."""
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -18,23 +19,27 @@ DESCRIPTORS = 1024
 
 
 class Otpost:
-    """A process in development mode on free ports of 127.0.0.1, without limits, from start to end."""
+    """A process on free ports of 127.0.0.1 from start to end: in development mode and without limits,
+    or with these settings."""
 
-    def __init__(self, folder: Path, binary: Path = BINARY) -> None:
+    def __init__(self, folder: Path, binary: Path = BINARY, settings: dict[str, str] | None = None) -> None:
         self.port, ops = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
-        self._ready = f"http://127.0.0.1:{ops}/readyz"
+        self._ops = f"http://127.0.0.1:{ops}"
         self._folder = folder
         self._log = folder / "log"
-        self._command = [binary.resolve(), "serve", "--dev"]
+        self._command = [binary.resolve(), "serve"]
+        if settings is None:
+            self._command.append("--dev")
+            settings = {"OTPOST__LIMITS__ENABLED": "false"}
         self._environment = {
             "PATH": os.environ["PATH"],
             "OTPOST__HTTP__LISTEN": f"127.0.0.1:{self.port}",
             "OTPOST__OPS__LISTEN": f"127.0.0.1:{ops}",
             "OTPOST__STORE__URL": "sqlite:otpost.db",
-            "OTPOST__LIMITS__ENABLED": "false",
             "OTPOST__LOG__FORMAT": "json",
             "OTPOST__LOG__LEVEL": "warn",
+            **settings,
         }
 
     def __enter__(self) -> "Otpost":
@@ -66,6 +71,12 @@ class Otpost:
                 return int(line.split()[1])
         return 0
 
+    def statuses(self) -> set[int]:
+        """Every status that has been answered."""
+        with urllib.request.urlopen(f"{self._ops}/metrics", timeout=PATIENCE) as answer:
+            metrics = answer.read().decode()
+        return {int(status) for status in re.findall(r'^otpost_http_requests_total{.*status="(\d+)"', metrics, re.M)}
+
     def trouble(self) -> str:
         """What the process warned of, or how it ended."""
         if self._process.poll() is not None:
@@ -77,7 +88,7 @@ class Otpost:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(self._ready, timeout=1) as answer:
+            with urllib.request.urlopen(f"{self._ops}/readyz", timeout=1) as answer:
                 return answer.status == 200
         except OSError:
             return False

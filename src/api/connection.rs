@@ -1,7 +1,7 @@
 //! One connection, with deadlines of our own. It is always in one of three states, and each ends: the
 //! head of a request arrives, a request is being answered, nothing happens. hyper's own timer knows
 //! only the first and begins it with the idle time, so that the states are kept here and hyper's
-//! timer is off.
+//! timer is off. Behind the last answer the connection lingers, which ends as well.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -19,7 +19,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,9 @@ use super::server::{Limits, Peer};
 
 /// What hyper reads ahead on one connection.
 const BUFFER_BYTES: usize = 32 * 1024;
+/// What is read behind the last answer: the whole of a body that somebody sends by mistake, and little
+/// enough to be thrown away within milliseconds.
+pub const LINGER_BYTES: usize = 2 * 1024 * 1024;
 
 /// Serves one connection until it ends, a deadline passes or the stop lets it end.
 pub async fn serve(
@@ -51,34 +54,51 @@ pub async fn serve(
         framing: Framing::default(),
         watch: watch.clone(),
     };
-    let mut served = pin!(
-        http1::Builder::new()
-            .header_read_timeout(None)
-            .max_header_size(HEAD_BYTES)
-            .max_headers(HEAD_FIELDS)
-            .max_buf_size(BUFFER_BYTES)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let mut served = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_header_size(HEAD_BYTES)
+        .max_headers(HEAD_FIELDS)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
     let mut deadline = pin!(sleep_until(watch.due()));
     let mut stopped = pin!(stop.cancelled());
     let mut is_stopping = false;
-    poll_fn(|context| {
+    let is_in_time = poll_fn(|context| {
         if !is_stopping && stopped.as_mut().poll(context).is_ready() {
             is_stopping = true;
-            served.as_mut().graceful_shutdown();
+            Pin::new(&mut served).graceful_shutdown();
         }
         // An error is the client's: it went away or does not speak HTTP.
-        if served.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
+        if Pin::new(&mut served).poll(context).is_ready() {
+            return Poll::Ready(true);
         }
         // hyper may have moved the deadline while it was polled.
         let due = watch.due();
         if deadline.deadline() != due {
             deadline.as_mut().reset(due);
         }
-        deadline.as_mut().poll(context)
+        deadline.as_mut().poll(context).map(|()| false)
     })
     .await;
+    if is_in_time {
+        let stream = served.into_parts().io.into_inner().stream;
+        let until = watch.due().min(Instant::now() + limits.linger);
+        linger(stream, until, &stop).await;
+    }
+}
+
+/// Lets the client have the last answer: a socket that is closed with bytes in it that nobody read
+/// resets the connection, and then the answer is lost to a client that still sends (RFC 9112
+/// section 9.6). So only our side is closed, and what still comes is thrown away until the client
+/// closes its own.
+async fn linger(mut stream: TcpStream, until: Instant, stop: &CancellationToken) {
+    let _ = stream.shutdown().await;
+    let (mut rest, mut nowhere) = (stream.take(LINGER_BYTES as u64), sink());
+    tokio::select! {
+        _ = copy(&mut rest, &mut nowhere) => {}
+        () = sleep_until(until) => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Hands a request to the router and keeps the connection's state.

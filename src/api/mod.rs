@@ -39,6 +39,7 @@ use axum::routing::{any, get, post};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use self::openapi::Callers;
 use crate::otp::address::{AddressError, EmailAddress};
 use crate::otp::breaker::Breaker;
 use crate::otp::code::Entropy;
@@ -95,13 +96,18 @@ pub struct Api {
 
 /// The routes of the public listener.
 pub fn router(api: Api) -> Router {
+    let callers = if api.gate.api_keys.is_empty() {
+        Callers::Everybody
+    } else {
+        Callers::WithKey
+    };
     let outer = Exchange {
         telemetry: api.telemetry.clone(),
         entropy: api.entropy.clone(),
         is_https: api.public_url.starts_with("https://"),
-        cors: Cors::new(api.cors_origins.clone(), !api.gate.api_keys.is_empty()),
+        cors: Cors::new(api.cors_origins.clone(), callers == Callers::WithKey),
     };
-    let document = Bytes::from(openapi::document(api.policy.digits));
+    let document = Bytes::from(openapi::document(api.policy.digits, callers));
     let gate = Arc::new(api.gate.clone());
     let mut router = Router::new()
         .route("/otp/generate", post(generate::generate))

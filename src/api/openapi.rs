@@ -21,6 +21,15 @@ use crate::store::Quota;
 /// How many digits codes have if nobody sets it; the copy in the repository tells of these.
 pub const USUAL_DIGITS: u8 = 6;
 
+/// Whom the service answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// Everybody, as long as no key is listed.
+    Everybody,
+    /// Those who have one of the keys that are listed.
+    WithKey,
+}
+
 /// The instance of every example.
 const INSTANCE: &str = "urn:otpost:request:5f3c9a4e7d21b8064c1ae95d37f2608b";
 
@@ -40,7 +49,7 @@ const INSTANCE: &str = "urn:otpost:request:5f3c9a4e7d21b8064c1ae95d37f2608b";
 struct Description;
 
 /// The document where codes have so many digits, ready to be written to a file.
-pub fn document(digits: u8) -> String {
+pub fn document(digits: u8, callers: Callers) -> String {
     let mut document =
         serde_json::to_value(Description::openapi()).expect("the document is made of plain values");
     for schema in ["GenerateRequest", "VerifyRequest"] {
@@ -54,10 +63,13 @@ pub fn document(digits: u8) -> String {
         "description": "An API key that `otpost apikey` made. Needed as soon as the service lists \
                         the hash of any; without, everybody may call.",
     });
-    document["components"]["parameters"]["client_ip"] = client_ip();
+    document["components"]["parameters"]["client_ip"] = client_ip(callers);
     document["components"]["parameters"]["idempotency_key"] = idempotency::parameter();
     for operation in operations(&mut document) {
-        operation["security"] = json!([{}, { "api_key": [] }]);
+        operation["security"] = match callers {
+            Callers::Everybody => json!([{}, { "api_key": [] }]),
+            Callers::WithKey => json!([{ "api_key": [] }]),
+        };
         add_parameter(operation, "client_ip");
         // Only what takes a body does something that may not be done twice.
         if operation.get("requestBody").is_some() {
@@ -77,9 +89,16 @@ fn add_parameter(operation: &mut Value, name: &str) {
     }
 }
 
-/// The header that the gate reads, so that it belongs to every operation behind it. Its schema is any
-/// text, since any text is accepted, and passed over, from callers without a key.
-fn client_ip() -> Value {
+/// The header that the gate reads, so that it belongs to every operation behind it. From callers without
+/// a key any text is accepted, and passed over.
+fn client_ip(callers: Callers) -> Value {
+    let schema = match callers {
+        Callers::Everybody => json!({ "type": "string" }),
+        Callers::WithKey => json!({
+            "type": "string",
+            "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
+        }),
+    };
     json!({
         "name": "Otpost-Client-Ip",
         "in": "header",
@@ -87,7 +106,7 @@ fn client_ip() -> Value {
         "description": "The address of the caller's own client, for whom the limits of clients \
                         then count; without it they count for nobody. Read from callers with an \
                         API key only.",
-        "schema": { "type": "string" },
+        "schema": schema,
         "example": "203.0.113.7",
     })
 }

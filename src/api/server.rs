@@ -32,6 +32,8 @@ pub struct Limits {
     pub request: Duration,
     /// Without a byte between two requests.
     pub idle: Duration,
+    /// For the client to close its side, too, behind the last answer.
+    pub linger: Duration,
     /// Connections at once; further ones are closed at once.
     pub connections: usize,
     /// Those of one peer among them, but for proxies, who come for many.
@@ -46,6 +48,7 @@ impl Default for Limits {
             head: Duration::from_secs(5),
             request: Duration::from_secs(15),
             idle: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
             connections: 10_000,
             of_one_peer: 2_500,
             drain: Duration::from_secs(20),

@@ -2,6 +2,7 @@
 //! server on real sockets.
 
 mod endpoints;
+mod failed_verify;
 mod methods;
 mod client;
 mod addresses;
@@ -21,6 +22,7 @@ mod dev;
 mod openapi;
 mod running;
 mod server;
+mod lingering;
 mod malformed;
 mod framing;
 
@@ -40,7 +42,6 @@ use otpost::api::server::Peer;
 use otpost::otp::breaker::Breaker;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{AddressLimits, ClientLimits, Policy, Resend, StepUp};
 use otpost::store::{Cause, Pace, PaceName, Verdict};
 use otpost::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -49,6 +50,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use self::running::PATIENCE;
+use crate::contract::store_bench::ALL_LIMITED;
 use crate::support::fakes::{FakeQueue, FakeStore};
 
 /// The router and what lies behind it.
@@ -75,23 +77,6 @@ fn keys() -> KeyRing {
 fn incorrect() -> Verdict {
     Verdict::Incorrect(Cause::NoLiveCode)
 }
-
-/// The policy counts in the store alone, which is a fake here.
-const LIMITS: AddressLimits = AddressLimits {
-    cooldown: Duration::from_secs(30),
-    per_hour: 5,
-    per_day: 15,
-    failures_per_hour: 10,
-    failures_per_day: 15,
-    failures_per_month: 35,
-};
-
-const CLIENT_LIMITS: ClientLimits = ClientLimits {
-    generate_per_10m: 10,
-    generate_per_hour: 30,
-    distinct_addresses_per_hour: 10,
-    verify_failures_per_hour: 20,
-};
 
 const GLOBAL: Pace = Pace {
     name: PaceName([7; 16]),
@@ -135,15 +120,8 @@ impl Bench {
                 telemetry: telemetry.clone(),
             }),
             keys: Arc::new(keys()),
-            policy: Policy {
-                digits: 6,
-                lifetime: Duration::from_secs(600),
-                attempts: 5,
-                resend: Resend::Keep,
-                limits: Some(LIMITS),
-                client_limits: Some(CLIENT_LIMITS),
-                step_up: StepUp::Digits8,
-            },
+            // It counts in the store alone, which is a fake here.
+            policy: ALL_LIMITED,
             smtputf8: false,
             resend_in: Duration::from_secs(30),
             entropy: Arc::new(OsEntropy),

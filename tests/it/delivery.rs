@@ -17,7 +17,7 @@ use otpost::otp::address::{ChallengeId, EmailAddress, LimitId};
 use otpost::otp::clock::Clock;
 use otpost::otp::code::{Code, OsEntropy};
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend, StepUp};
+use otpost::otp::policy::Policy;
 use otpost::processor::Processor;
 use otpost::queue::Outcome;
 use otpost::queue::job::Job;
@@ -30,9 +30,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::contract::store_bench::{LIFETIME, POLICY};
 use crate::support::clock::ManualClock;
-
-const LIFETIME: Duration = Duration::from_secs(600);
 
 /// Does what it was told, then accepts.
 #[derive(Default)]
@@ -61,16 +60,6 @@ struct Stage {
     keys: Arc<KeyRing>,
     folder: TempDir,
 }
-
-const POLICY: Policy = Policy {
-    digits: 6,
-    lifetime: LIFETIME,
-    attempts: 5,
-    resend: Resend::Keep,
-    limits: None,
-    client_limits: None,
-    step_up: StepUp::Digits8,
-};
 
 impl Stage {
     fn new() -> Self {

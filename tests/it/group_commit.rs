@@ -13,7 +13,6 @@ use otpost::api::{self, Api};
 use otpost::otp::clock::SystemClock;
 use otpost::otp::code::OsEntropy;
 use otpost::otp::keys::KeyRing;
-use otpost::otp::policy::{Policy, Resend, StepUp};
 use otpost::queue::sqlite::SqliteQueue;
 use otpost::queue::{JobQueue, QueueLimits, Sources};
 use otpost::sqlite::Sqlite;
@@ -23,9 +22,11 @@ use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::contract::store_bench::LIMITS;
+use crate::contract::store_bench::LIMITED;
 
 const KEY: Option<&str> = Some("8e03978e-40d5-43e8-bc93-6894a57f9324");
+
+const TAKE_JOBS: &str = "DROP TRIGGER refuse";
 
 /// The API on the embedded backend, without a worker.
 struct Embedded {
@@ -71,9 +72,17 @@ impl Embedded {
         self.queue.counts().await.unwrap().waiting
     }
 
-    /// A connection beside the writer's.
-    fn second(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.folder.path().join("test.db")).unwrap()
+    /// Lets every insertion of a job fail until [`TAKE_JOBS`] runs on the connection beside the
+    /// writer's that is returned.
+    fn refusing_jobs(&self) -> rusqlite::Connection {
+        let second = rusqlite::Connection::open(self.folder.path().join("test.db")).unwrap();
+        second
+            .execute_batch(
+                "CREATE TRIGGER refuse BEFORE INSERT ON job
+                 BEGIN SELECT RAISE(ABORT, 'no job is taken'); END",
+            )
+            .unwrap();
+        second
     }
 }
 
@@ -90,15 +99,6 @@ fn queue_limits(max_waiting: u64) -> QueueLimits {
 }
 
 async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQueue>, TaskTracker) {
-    let policy = Policy {
-        digits: 6,
-        lifetime: Duration::from_secs(600),
-        attempts: 5,
-        resend: Resend::Keep,
-        limits: Some(LIMITS),
-        client_limits: None,
-        step_up: StepUp::Digits8,
-    };
     let (clock, telemetry) = (Arc::new(SystemClock), Arc::new(Telemetry::default()));
     let sources = Sources {
         clock: clock.clone(),
@@ -110,7 +110,7 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
             .await
             .unwrap(),
     );
-    let store = SqliteStore::new(sqlite.clone(), policy, clock);
+    let store = SqliteStore::new(sqlite.clone(), LIMITED, clock);
     let two_steps = TwoSteps {
         store: Arc::new(store.clone()),
         queue: queue.clone(),
@@ -127,7 +127,7 @@ async fn api_on(sqlite: &Sqlite, max_waiting: u64) -> (api::Router, Arc<SqliteQu
             two_steps,
         }),
         keys: Arc::new(KeyRing::new(&[1; 32], &[], &[2; 32])),
-        policy,
+        policy: LIMITED,
         smtputf8: false,
         resend_in: Duration::from_secs(30),
         entropy: Arc::new(OsEntropy),
@@ -192,16 +192,10 @@ async fn a_generate_with_limits_is_one_commit() {
 #[tokio::test]
 async fn an_insertion_that_fails_leaves_nothing_of_the_admission() {
     let api = Embedded::open(1).await;
-    let second = api.second();
-    second
-        .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON job
-             BEGIN SELECT RAISE(ABORT, 'no job is taken'); END",
-        )
-        .unwrap();
+    let second = api.refusing_jobs();
     let answer = api.generate("ann@example.org").await;
     assert_eq!(answer, StatusCode::SERVICE_UNAVAILABLE);
-    second.execute_batch("DROP TRIGGER refuse").unwrap();
+    second.execute_batch(TAKE_JOBS).unwrap();
     // Neither the cooldown of the address nor the only place of the queue is taken.
     assert_eq!(api.generate("ann@example.org").await, StatusCode::ACCEPTED);
     assert_eq!(api.waiting().await, 1);
@@ -263,16 +257,10 @@ async fn a_request_that_may_be_repeated_is_one_commit_and_repeated_at_once() {
 #[tokio::test]
 async fn a_request_that_was_not_taken_leaves_no_record_of_its_key() {
     let api = Embedded::open(1).await;
-    let second = api.second();
-    second
-        .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON job
-             BEGIN SELECT RAISE(ABORT, 'no job is taken'); END",
-        )
-        .unwrap();
+    let second = api.refusing_jobs();
     let failed = api.generate_under("ann@example.org", KEY).await;
     assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
-    second.execute_batch("DROP TRIGGER refuse").unwrap();
+    second.execute_batch(TAKE_JOBS).unwrap();
     assert_eq!(api.generate("bob@example.org").await, StatusCode::ACCEPTED);
     let full = api.generate_under("ann@example.org", KEY).await;
     assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use otpost::api::body::{BODY_BYTES, BODY_DEADLINE};
+use otpost::api::connection::LINGER_BYTES;
 use otpost::api::exchange::URI_BYTES;
 use otpost::api::framing::{HEAD_BYTES, HEAD_FIELDS};
 use otpost::api::server;
@@ -183,6 +184,11 @@ fn of_protocols(settings: &Settings) -> Vec<String> {
             whole(BODY_DEADLINE, 1),
             whole(server.request, 1),
             whole(server.idle, 1)
+        ),
+        format!(
+            "thrown away for at most {} s and {} MiB",
+            whole(server.linger, 1),
+            kib(kib(LINGER_BYTES))
         ),
         format!(
             "at most {} KiB and {HEAD_FIELDS} fields, a target {} KiB, a body {} KiB",

@@ -7,7 +7,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "its log")]
 
-#[path = "../tests/fake/mod.rs"]
+#[path = "../tests/load/fake.rs"]
 mod fake;
 
 use anyhow::Context;

@@ -2,9 +2,9 @@
 //! cost the processes under test.
 //!
 //! Modules in reading order: [`mime`] finds the code in a mail, [`sink`] is the SMTP server,
-//! [`http`] the client, [`pace`] decides when a request is due, [`scenario`] runs the requests,
-//! [`process`] reads /proc, [`target`] starts and stops otpost and Redis, [`report`] turns
-//! measurements into rows, [`table`] compares the two backends;
+//! [`http`] the client, [`pace`] decides when a request is due, [`scenario`] runs a measurement with
+//! a `worker` for each connection, [`process`] reads /proc, [`target`] starts and stops otpost and
+//! Redis, [`report`] turns measurements into rows, [`table`] compares the two backends;
 //! [`welch`], [`comparison`] and [`timing`] compare answers that must not differ.
 
 pub mod comparison;
@@ -19,3 +19,4 @@ pub mod table;
 pub mod target;
 pub mod timing;
 pub mod welch;
+mod worker;

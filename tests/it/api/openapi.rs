@@ -1,7 +1,9 @@
 //! The OpenAPI document: up to date, complete, and with examples that hold.
 
-use otpost::api::openapi::{USUAL_DIGITS, document};
+use otpost::api::client::Gate;
+use otpost::api::openapi::{Callers, USUAL_DIGITS, document};
 use otpost::config::{self, Sources};
+use otpost::otp::api_key::ApiKeyHash;
 use otpost::store::Verdict;
 use rstest::rstest;
 use serde_json::Value;
@@ -10,7 +12,7 @@ use super::Bench;
 use crate::support::fakes::{FakeQueue, FakeStore};
 
 fn parsed() -> Value {
-    serde_json::from_str(&document(USUAL_DIGITS)).unwrap()
+    serde_json::from_str(&document(USUAL_DIGITS, Callers::Everybody)).unwrap()
 }
 
 #[test]
@@ -18,7 +20,7 @@ fn the_committed_document_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
     let committed = std::fs::read_to_string(path).unwrap();
     assert!(
-        committed == document(USUAL_DIGITS),
+        committed == document(USUAL_DIGITS, Callers::Everybody),
         "openapi.json is out of date; write it anew with `cargo run -- openapi > openapi.json`"
     );
 }
@@ -27,7 +29,7 @@ fn the_committed_document_is_up_to_date() {
 async fn the_service_hands_out_its_document() {
     let answer = Bench::new().get("/openapi.json").await;
     assert_eq!(answer.header("content-type"), "application/json");
-    assert_eq!(answer.text(), document(USUAL_DIGITS));
+    assert_eq!(answer.text(), document(USUAL_DIGITS, Callers::Everybody));
     assert!(answer.text().ends_with("}\n"));
 }
 
@@ -186,4 +188,27 @@ fn every_endpoint_takes_an_api_key_and_tells_how_to_ask_for_one() {
             assert_eq!(parameters.contains(&key), is_post, "{path}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_service_that_asks_for_keys_says_that_it_does() {
+    let bench = Bench::refusing_but(|api| {
+        api.gate = Gate {
+            api_keys: vec![ApiKeyHash::of(b"otpost_abc")],
+            ..Gate::default()
+        };
+    });
+    let document = bench.get("/openapi.json").await.json();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for operation in operations.as_object().unwrap().values() {
+            let security = serde_json::json!([{ "api_key": [] }]);
+            assert_eq!(operation["security"], security, "{path}");
+        }
+    }
+    let header = &document["components"]["parameters"]["client_ip"];
+    let addresses = serde_json::json!([{ "format": "ipv4" }, { "format": "ipv6" }]);
+    assert_eq!(
+        header["schema"]["anyOf"], addresses,
+        "no other text is taken"
+    );
 }

@@ -24,9 +24,26 @@ pub fn limits() -> Limits {
         head: PATIENCE * 2,
         request: PATIENCE * 2,
         idle: PATIENCE * 2,
+        linger: PATIENCE * 2,
         connections: 100,
         of_one_peer: 100,
         drain: PATIENCE,
+    }
+}
+
+/// The same, but that a head must have arrived soon.
+pub fn short_head() -> Limits {
+    Limits {
+        head: SHORT,
+        ..limits()
+    }
+}
+
+/// The same, but that a connection may not be idle for long.
+pub fn short_idle() -> Limits {
+    Limits {
+        idle: SHORT,
+        ..limits()
     }
 }
 
@@ -78,6 +95,28 @@ impl Running {
         socket.connect(self.address).await.unwrap()
     }
 
+    /// A connection on which one request was answered.
+    pub async fn greeted(&self) -> TcpStream {
+        let mut stream = self.connect().await;
+        greet(&mut stream).await;
+        stream
+    }
+
+    /// Asks until the server has room for one more connection; fails if it never has.
+    pub async fn wait_for_room(&self) {
+        let served = timeout(PATIENCE, async {
+            let mut byte = [0];
+            loop {
+                let mut stream = self.connect().await;
+                let _ = stream.write_all(HELLO).await;
+                if stream.read(&mut byte).await.is_ok_and(|read| read == 1) {
+                    break;
+                }
+            }
+        });
+        served.await.expect("the server has room");
+    }
+
     /// Sends bytes and reads until the server closes the connection.
     pub async fn exchange(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
@@ -114,6 +153,13 @@ pub async fn read_answer(stream: &mut TcpStream, body: &str) -> String {
     .await
     .unwrap();
     String::from_utf8(answer).unwrap()
+}
+
+/// One request and its answer.
+pub async fn greet(stream: &mut TcpStream) {
+    stream.write_all(HELLO).await.unwrap();
+    let answer = read_answer(stream, "hello").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 pub fn hello() -> Router {

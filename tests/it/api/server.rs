@@ -11,18 +11,14 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::running::{HELLO, PATIENCE, Running, SHORT, hello, limits, read_answer, read_to_close};
+use super::running::{
+    HELLO, PATIENCE, Running, SHORT, greet, hello, limits, read_answer, read_to_close, short_head,
+    short_idle,
+};
 
 #[tokio::test]
 async fn a_silent_connection_is_closed_by_the_deadline_of_the_head() {
-    let running = Running::start(
-        hello(),
-        Limits {
-            head: SHORT,
-            ..limits()
-        },
-    )
-    .await;
+    let running = Running::start(hello(), short_head()).await;
     let begin = Instant::now();
     let answer = running.exchange(b"").await;
     assert_eq!(answer, "");
@@ -32,14 +28,7 @@ async fn a_silent_connection_is_closed_by_the_deadline_of_the_head() {
 
 #[tokio::test]
 async fn a_head_that_drips_gains_no_time() {
-    let running = Running::start(
-        hello(),
-        Limits {
-            head: SHORT,
-            ..limits()
-        },
-    )
-    .await;
+    let running = Running::start(hello(), short_head()).await;
     let mut stream = running.connect().await;
     let begin = Instant::now();
     stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -66,35 +55,16 @@ async fn a_head_that_drips_gains_no_time() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_by_its_own_deadline() {
-    let running = Running::start(
-        hello(),
-        Limits {
-            idle: SHORT,
-            ..limits()
-        },
-    )
-    .await;
-    let mut stream = running.connect().await;
-    stream.write_all(HELLO).await.unwrap();
-    let answer = read_answer(&mut stream, "hello").await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let running = Running::start(hello(), short_idle()).await;
+    let mut stream = running.greeted().await;
     assert_eq!(read_to_close(&mut stream).await, "");
     running.end().await;
 }
 
 #[tokio::test]
 async fn a_second_head_has_the_deadline_of_a_head_and_not_that_of_idleness() {
-    let running = Running::start(
-        hello(),
-        Limits {
-            head: SHORT,
-            ..limits()
-        },
-    )
-    .await;
-    let mut stream = running.connect().await;
-    stream.write_all(HELLO).await.unwrap();
-    read_answer(&mut stream, "hello").await;
+    let running = Running::start(hello(), short_head()).await;
+    let mut stream = running.greeted().await;
     stream.write_all(b"GET / HTT").await.unwrap();
     assert_eq!(read_to_close(&mut stream).await, "");
     running.end().await;
@@ -102,14 +72,7 @@ async fn a_second_head_has_the_deadline_of_a_head_and_not_that_of_idleness() {
 
 #[tokio::test]
 async fn a_head_that_begins_along_with_a_request_has_no_time_of_idleness() {
-    let running = Running::start(
-        hello(),
-        Limits {
-            head: SHORT,
-            ..limits()
-        },
-    )
-    .await;
+    let running = Running::start(hello(), short_head()).await;
     let mut stream = running.connect().await;
     stream
         .write_all(&[HELLO, b"\r\nGET / HTT"].concat())
@@ -122,14 +85,7 @@ async fn a_head_that_begins_along_with_a_request_has_no_time_of_idleness() {
 
 #[tokio::test]
 async fn line_ends_after_a_request_begin_no_head() {
-    let running = Running::start(
-        hello(),
-        Limits {
-            idle: SHORT,
-            ..limits()
-        },
-    )
-    .await;
+    let running = Running::start(hello(), short_idle()).await;
     let mut stream = running.connect().await;
     stream.write_all(&[HELLO, b"\r\n"].concat()).await.unwrap();
     read_answer(&mut stream, "hello").await;
@@ -157,8 +113,7 @@ async fn a_kept_connection_serves_one_request_after_the_other() {
     let running = Running::start(hello(), limits()).await;
     let mut stream = running.connect().await;
     for _ in 0..3 {
-        stream.write_all(HELLO).await.unwrap();
-        read_answer(&mut stream, "hello").await;
+        greet(&mut stream).await;
     }
     stream.write_all(&HELLO.repeat(2)).await.unwrap();
     let answer = read_answer(&mut stream, "hello").await;
@@ -182,25 +137,12 @@ async fn connections_beyond_the_bound_are_closed_at_once_and_room_is_reused() {
     .await;
     let mut kept = Vec::new();
     for _ in 0..2 {
-        let mut stream = running.connect().await;
-        stream.write_all(HELLO).await.unwrap();
-        read_answer(&mut stream, "hello").await;
-        kept.push(stream);
+        kept.push(running.greeted().await);
     }
     assert_eq!(read_to_close(&mut running.connect().await).await, "");
     drop(kept);
     // The server learns of the free room when it has read the end of a connection.
-    let served = timeout(PATIENCE, async {
-        loop {
-            let mut stream = running.connect().await;
-            let _ = stream.write_all(HELLO).await;
-            let mut byte = [0];
-            if stream.read(&mut byte).await.is_ok_and(|read| read == 1) {
-                break;
-            }
-        }
-    });
-    served.await.unwrap();
+    running.wait_for_room().await;
     running.end().await;
 }
 
@@ -258,20 +200,21 @@ async fn a_trusted_proxy_may_have_all_connections() {
     running.end().await;
 }
 
+/// A router whose requests wait; the first notice tells that one has come in, the second lets it go on.
+fn holding() -> (Router, Arc<Notify>, Arc<Notify>) {
+    let (entered, proceed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (enter, go) = (entered.clone(), proceed.clone());
+    let hold = move || async move {
+        enter.notify_one();
+        go.notified().await;
+        "hello"
+    };
+    (Router::new().route("/", get(hold)), entered, proceed)
+}
+
 #[tokio::test]
 async fn a_stop_finishes_the_request_in_flight_and_takes_no_other() {
-    let (entered, proceed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let router = {
-        let (entered, proceed) = (entered.clone(), proceed.clone());
-        Router::new().route(
-            "/",
-            get(move || async move {
-                entered.notify_one();
-                proceed.notified().await;
-                "hello"
-            }),
-        )
-    };
+    let (router, entered, proceed) = holding();
     let running = Running::start(router, limits()).await;
     let mut busy = running.connect().await;
     let mut silent = running.connect().await;
@@ -301,17 +244,7 @@ async fn a_stop_finishes_the_request_in_flight_and_takes_no_other() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_ever() {
-    let entered = Arc::new(Notify::new());
-    let router = {
-        let entered = entered.clone();
-        Router::new().route(
-            "/",
-            get(move || async move {
-                entered.notify_one();
-                std::future::pending::<()>().await;
-            }),
-        )
-    };
+    let (router, entered, _proceed) = holding();
     let running = Running::start(
         router,
         Limits {
@@ -374,8 +307,6 @@ async fn a_client_that_goes_away_ends_its_request_and_nothing_else() {
     timeout(PATIENCE, entered.notified()).await.unwrap();
     drop(stream);
     timeout(PATIENCE, dropped.notified()).await.unwrap();
-    let mut stream = running.connect().await;
-    stream.write_all(HELLO).await.unwrap();
-    read_answer(&mut stream, "hello").await;
+    running.greeted().await;
     running.end().await;
 }

@@ -28,6 +28,7 @@ mod store_pace;
 mod store_property;
 mod store_races;
 mod store_replay;
+mod store_schedules;
 mod store_sqlite;
 mod store_unresolved;
 mod store_writes;

@@ -21,9 +21,9 @@ use otpost::store::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 use super::store_bench::{Backend, Bench, LIMITED, Who, keys};
+use super::store_schedules::Stage;
 
 /// Small numbers, so that short schedules meet every limit.
 const TIGHT: AddressLimits = AddressLimits {
@@ -234,7 +234,6 @@ impl Run<'_> {
 }
 
 fn keeps_the_budget(resend: Resend, step_up: StepUp) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     let policy = Policy {
         digits: 6,
         resend,
@@ -242,40 +241,23 @@ fn keeps_the_budget(resend: Resend, step_up: StepUp) {
         limits: Some(TIGHT),
         ..LIMITED
     };
-    let (sqlite, _redis, stores) = runtime.block_on(async {
-        let sqlite = Bench::open_with(Backend::Sqlite, policy).await;
-        let mut redis = Bench::open_with(Backend::Redis, policy).await;
-        redis.clock = Arc::clone(&sqlite.clock);
-        let stores = vec![sqlite.store().await, redis.store().await];
-        (sqlite, redis, stores)
+    let stage = Stage::open(policy, &[Backend::Redis]);
+    stage.check(48, &vec(step(), 1..60), async |case, steps| {
+        let mut run = Run {
+            bench: &stage.bench,
+            policy,
+            stores: &stage.stores,
+            address: format!("ann{case}"),
+            budget: Budget::default(),
+            records: HashMap::new(),
+            mailed: HashMap::new(),
+            compared: Vec::new(),
+        };
+        for step in steps {
+            run.take(step).await?;
+        }
+        Ok(())
     });
-    let case = std::cell::Cell::new(0_u32);
-    let config = Config {
-        cases: 48,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    TestRunner::new(config)
-        .run(&vec(step(), 1..60), |steps| {
-            case.set(case.get() + 1);
-            let mut run = Run {
-                bench: &sqlite,
-                policy,
-                stores: &stores,
-                address: format!("ann{}", case.get()),
-                budget: Budget::default(),
-                records: HashMap::new(),
-                mailed: HashMap::new(),
-                compared: Vec::new(),
-            };
-            runtime.block_on(async {
-                for step in steps {
-                    run.take(step).await?;
-                }
-                Ok(())
-            })
-        })
-        .unwrap();
 }
 
 #[test]

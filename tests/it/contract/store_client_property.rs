@@ -15,9 +15,9 @@ use otpost::store::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 use super::store_bench::{Backend, Bench, LIMITED, LIMITS, Who};
+use super::store_schedules::Stage;
 
 /// Small numbers, so that short schedules meet every limit.
 const TIGHT: ClientLimits = ClientLimits {
@@ -242,43 +242,20 @@ impl Run<'_> {
 
 #[test]
 fn every_backend_counts_clients_as_the_rules_do() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (sqlite, _others, stores) = runtime.block_on(async {
-        let sqlite = Bench::open_swift(Backend::Sqlite, POLICY).await;
-        let mut stores = vec![sqlite.store().await];
-        let mut others = Vec::new();
-        for backend in [Backend::Redis, Backend::Cluster] {
-            let mut bench = Bench::open_with(backend, POLICY).await;
-            bench.clock = Arc::clone(&sqlite.clock);
-            stores.push(bench.store().await);
-            others.push(bench);
+    let stage = Stage::open(POLICY, &[Backend::Redis, Backend::Cluster]);
+    stage.check(64, &vec(step(), 1..80), async |case, steps| {
+        let mut run = Run {
+            bench: &stage.bench,
+            stores: &stage.stores,
+            case,
+            buckets: HashMap::new(),
+            budgets: HashMap::new(),
+            records: HashMap::new(),
+            mailed: HashMap::new(),
+        };
+        for step in steps {
+            run.take(step).await?;
         }
-        (sqlite, others, stores)
+        Ok(())
     });
-    let case = std::cell::Cell::new(0_u32);
-    let config = Config {
-        cases: 64,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    TestRunner::new(config)
-        .run(&vec(step(), 1..80), |steps| {
-            case.set(case.get() + 1);
-            let mut run = Run {
-                bench: &sqlite,
-                stores: &stores,
-                case: case.get(),
-                buckets: HashMap::new(),
-                budgets: HashMap::new(),
-                records: HashMap::new(),
-                mailed: HashMap::new(),
-            };
-            runtime.block_on(async {
-                for step in steps {
-                    run.take(step).await?;
-                }
-                Ok(())
-            })
-        })
-        .unwrap();
 }

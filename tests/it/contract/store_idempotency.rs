@@ -1,5 +1,6 @@
 //! The store's contract: requests that their clients repeat.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use otpost::otp::idempotency::{Fingerprint, IN_FLIGHT, REQUEST_REPLAY};
@@ -27,6 +28,47 @@ fn request(bench: &Bench, who: Who, fingerprint: u8, id: &str) -> AdmitRequest {
             id: id.to_owned(),
         }),
         ..who.mail()
+    }
+}
+
+/// A bench on which a first request of Ann's was granted.
+struct Granted {
+    bench: Bench,
+    store: Arc<dyn OtpStore>,
+    ann: Who,
+    first: AdmitRequest,
+}
+
+impl Granted {
+    async fn open(backend: Backend, policy: Policy) -> Self {
+        let bench = Bench::open_with(backend, policy).await;
+        let (store, ann) = (bench.store().await, bench.ann());
+        let first = request(&bench, ann, 1, "1");
+        assert_eq!(admit(&*store, &first).await, Admission::Granted);
+        Self {
+            bench,
+            store,
+            ann,
+            first,
+        }
+    }
+
+    /// Another request of Ann's under the same key.
+    fn request(&self, fingerprint: u8, id: &str) -> AdmitRequest {
+        request(&self.bench, self.ann, fingerprint, id)
+    }
+
+    async fn ask(&self, request: &AdmitRequest) -> Admission {
+        admit(&*self.store, request).await
+    }
+
+    /// Notes that a job of this request is on the queue.
+    async fn note(&self, request: &AdmitRequest) {
+        note(&*self.store, request).await;
+    }
+
+    fn wait(&self, span: Duration) {
+        self.bench.clock.advance(span);
     }
 }
 
@@ -65,21 +107,16 @@ async fn a_repeated_request_has_the_first_id_and_is_not_counted_again(
     #[values(Sqlite, Redis)] backend: Backend,
     #[values(POLICY, LIMITED)] policy: Policy,
 ) {
-    let bench = Bench::open_with(backend, policy).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let first = request(&bench, ann, 1, "first");
-    assert_eq!(admit(&*store, &first).await, Admission::Granted);
-    note(&*store, &first).await;
+    let granted = Granted::open(backend, policy).await;
+    granted.note(&granted.first).await;
     for number in 0..20 {
-        bench.clock.advance(Duration::from_secs(1));
-        let again = request(&bench, ann, 1, &format!("again {number}"));
-        assert_eq!(admit(&*store, &again).await, accepted("first"));
+        granted.wait(Duration::from_secs(1));
+        let again = granted.request(1, &format!("again {number}"));
+        assert_eq!(granted.ask(&again).await, accepted("1"));
     }
     // Had any of them been counted, the cooldown would go on.
-    bench
-        .clock
-        .advance(LIMITS.cooldown.saturating_sub(Duration::from_secs(20)));
-    let next = admit(&*store, &ann.mail()).await;
+    granted.wait(LIMITS.cooldown.saturating_sub(Duration::from_secs(20)));
+    let next = granted.ask(&granted.ann.mail()).await;
     assert_eq!(next, Admission::Granted);
 }
 
@@ -89,14 +126,12 @@ async fn the_same_key_with_another_request_is_told_so(
     #[values(Sqlite, Redis)] backend: Backend,
     #[values(POLICY, LIMITED)] policy: Policy,
 ) {
-    let bench = Bench::open_with(backend, policy).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let (first, other) = (request(&bench, ann, 1, "1"), request(&bench, ann, 2, "2"));
-    assert_eq!(admit(&*store, &first).await, Admission::Granted);
-    assert_eq!(admit(&*store, &other).await, OTHER_REQUEST);
-    note(&*store, &first).await;
-    assert_eq!(admit(&*store, &other).await, OTHER_REQUEST);
-    assert_eq!(admit(&*store, &first).await, accepted("1"));
+    let granted = Granted::open(backend, policy).await;
+    let (first, other) = (&granted.first, granted.request(2, "2"));
+    assert_eq!(granted.ask(&other).await, OTHER_REQUEST);
+    granted.note(first).await;
+    assert_eq!(granted.ask(&other).await, OTHER_REQUEST);
+    assert_eq!(granted.ask(first).await, accepted("1"));
 }
 
 #[rstest]
@@ -105,22 +140,20 @@ async fn a_request_is_in_flight_until_it_is_noted_or_nobody_can_work_on_it_any_m
     #[values(Sqlite, Redis)] backend: Backend,
     #[values(POLICY, LIMITED)] policy: Policy,
 ) {
-    let bench = Bench::open_with(backend, policy).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let (first, again) = (request(&bench, ann, 1, "1"), request(&bench, ann, 1, "2"));
-    let ask = async || admit(&*store, &again).await;
-    assert_eq!(admit(&*store, &first).await, Admission::Granted);
+    let granted = Granted::open(backend, policy).await;
+    let again = granted.request(1, "2");
+    let ask = async || granted.ask(&again).await;
     assert_eq!(ask().await, in_flight(IN_FLIGHT));
     let nearly = IN_FLIGHT.saturating_sub(Duration::from_millis(1));
-    bench.clock.advance(nearly);
+    granted.wait(nearly);
     assert_eq!(ask().await, in_flight(Duration::from_millis(1)));
-    bench.clock.advance(Duration::from_millis(1));
+    granted.wait(Duration::from_millis(1));
     // One repetition takes it over, and then it is in flight again, under the same id.
     assert_eq!(ask().await, unfinished("1"));
     assert_eq!(ask().await, in_flight(IN_FLIGHT));
-    bench.clock.advance(IN_FLIGHT);
+    granted.wait(IN_FLIGHT);
     assert_eq!(ask().await, unfinished("1"));
-    note(&*store, &first).await;
+    granted.note(&granted.first).await;
     assert_eq!(ask().await, accepted("1"));
 }
 
@@ -144,16 +177,14 @@ async fn a_request_that_is_given_back_leaves_no_record(
     #[values(Sqlite, Redis)] backend: Backend,
     #[values(POLICY, LIMITED)] policy: Policy,
 ) {
-    let bench = Bench::open_with(backend, policy).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let first = request(&bench, ann, 1, "1");
-    assert_eq!(admit(&*store, &first).await, Admission::Granted);
-    store.give_back(&first).await.unwrap();
-    let other = request(&bench, ann, 2, "2");
-    assert_eq!(admit(&*store, &other).await, Admission::Granted);
+    let granted = Granted::open(backend, policy).await;
+    let (store, first) = (&granted.store, &granted.first);
+    store.give_back(first).await.unwrap();
+    let other = granted.request(2, "2");
+    assert_eq!(granted.ask(&other).await, Admission::Granted);
     // What belongs to another request stays.
-    store.give_back(&first).await.unwrap();
-    let again = admit(&*store, &request(&bench, ann, 2, "3")).await;
+    store.give_back(first).await.unwrap();
+    let again = granted.ask(&granted.request(2, "3")).await;
     assert_eq!(again, in_flight(IN_FLIGHT));
 }
 
@@ -163,22 +194,19 @@ async fn a_request_is_remembered_for_a_day(
     #[values(Sqlite, Redis)] backend: Backend,
     #[values(POLICY, LIMITED)] policy: Policy,
 ) {
-    let bench = Bench::open_with(backend, policy).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let first = request(&bench, ann, 1, "1");
-    assert_eq!(admit(&*store, &first).await, Admission::Granted);
+    let granted = Granted::open(backend, policy).await;
+    let (first, again) = (&granted.first, granted.request(1, "2"));
     // Neither taking it over nor noting it makes that longer.
-    bench.clock.advance(IN_FLIGHT);
-    assert_eq!(admit(&*store, &first).await, unfinished("1"));
-    note(&*store, &first).await;
+    granted.wait(IN_FLIGHT);
+    assert_eq!(granted.ask(first).await, unfinished("1"));
+    granted.note(first).await;
     let nearly = REQUEST_REPLAY.saturating_sub(IN_FLIGHT + Duration::from_millis(1));
-    bench.clock.advance(nearly);
-    let again = request(&bench, ann, 1, "2");
-    assert_eq!(admit(&*store, &again).await, accepted("1"));
-    bench.clock.advance(Duration::from_millis(1));
-    assert_eq!(admit(&*store, &again).await, Admission::Granted);
-    note(&*store, &again).await;
-    assert_eq!(admit(&*store, &first).await, accepted("2"));
+    granted.wait(nearly);
+    assert_eq!(granted.ask(&again).await, accepted("1"));
+    granted.wait(Duration::from_millis(1));
+    assert_eq!(granted.ask(&again).await, Admission::Granted);
+    granted.note(&again).await;
+    assert_eq!(granted.ask(first).await, accepted("2"));
 }
 
 #[rstest]

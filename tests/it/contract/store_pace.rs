@@ -8,12 +8,12 @@ use otpost::otp::pace::{MINUTE, PaceName};
 use otpost::store::{OtpStore, Pace, Paced};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
 
 use super::store_bench::Backend::{Redis, Sqlite};
 use super::store_bench::{Backend, Bench, POLICY};
 use super::store_callers::{CALLERS, at_once, stores};
+use super::store_schedules::Stage;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -317,27 +317,12 @@ async fn keeps_the_pace(
 
 #[test]
 fn no_schedule_has_more_mails_in_any_minute_than_the_pace_allows() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (sqlite, _redis, stores) = runtime.block_on(async {
-        let sqlite = Bench::open_swift(Sqlite, POLICY).await;
-        let mut redis = Bench::open(Redis).await;
-        redis.clock = Arc::clone(&sqlite.clock);
-        let stores = vec![sqlite.store().await, redis.store().await];
-        (sqlite, redis, stores)
+    let stage = Stage::open(POLICY, &[Redis]);
+    let schedules = (1..7_u32, vec(step(), 1..80));
+    stage.check(64, &schedules, async |case, (most, steps)| {
+        // A shrunk case must not meet the mails of the one before it.
+        stage.bench.clock.advance(MINUTE);
+        let pace = pace(case.to_be_bytes()[3], most);
+        keeps_the_pace(&stage.bench, &stage.stores, pace, steps).await
     });
-    let config = Config {
-        cases: 64,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    let name = std::cell::Cell::new(0_u8);
-    TestRunner::new(config)
-        .run(&(1..7_u32, vec(step(), 1..80)), |(most, steps)| {
-            // A shrunk case must not meet the mails of the one before it.
-            runtime.block_on(async { sqlite.clock.advance(MINUTE) });
-            name.set(name.get().wrapping_add(1));
-            let pace = pace(name.get(), most);
-            runtime.block_on(keeps_the_pace(&sqlite, &stores, pace, steps))
-        })
-        .unwrap();
 }

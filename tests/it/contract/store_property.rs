@@ -11,9 +11,9 @@ use otpost::otp::record::Record;
 use otpost::store::{Cause, IdempotencyId, Issued, OtpStore, Verdict, VerifyRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 use super::store_bench::{Backend, Bench, LIFETIME, Mailed, POLICY, Who};
+use super::store_schedules::Stage;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -136,7 +136,7 @@ impl Account {
 struct Run<'a> {
     bench: &'a Bench,
     policy: Policy,
-    stores: Vec<Arc<dyn OtpStore>>,
+    stores: &'a [Arc<dyn OtpStore>],
     who: Who,
     record: Record,
     account: Account,
@@ -170,7 +170,7 @@ impl Run<'_> {
         let expected = self
             .record
             .issue(&Budget::default(), &self.policy, now, &request);
-        for store in &self.stores {
+        for store in self.stores {
             prop_assert_eq!(&store.issue(&request).await.unwrap(), &expected);
         }
         if matches!(expected, Issued::Live { .. }) {
@@ -195,7 +195,7 @@ impl Run<'_> {
             prop_assert_eq!(self.record.attempts, attempts_before + 1);
         }
         prop_assert_eq!(self.account.type_code(now, code, key), expected);
-        for store in &self.stores {
+        for store in self.stores {
             prop_assert_eq!(store.verify(&request).await.unwrap(), check);
         }
         Ok(())
@@ -206,40 +206,22 @@ impl Run<'_> {
 /// comes first; never more than two are alive; no expiry moves; attempts do not become fewer while
 /// codes live; and both backends answer as the pure rules do.
 fn keeps_the_contract(resend: Resend) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     let policy = Policy { resend, ..POLICY };
-    let (sqlite, redis) = runtime.block_on(async {
-        let sqlite = Bench::open_with(Backend::Sqlite, policy).await;
-        let mut redis = Bench::open_with(Backend::Redis, policy).await;
-        redis.clock = Arc::clone(&sqlite.clock);
-        (sqlite, redis)
+    let stage = Stage::open(policy, &[Backend::Redis]);
+    stage.check(64, &vec(step(), 1..40), async |case, steps| {
+        let mut run = Run {
+            bench: &stage.bench,
+            policy,
+            stores: &stage.stores,
+            who: stage.bench.who("ann@example.org", &format!("case {case}")),
+            record: Record::default(),
+            account: Account::default(),
+        };
+        for step in steps {
+            run.take(step).await?;
+        }
+        Ok(())
     });
-    let stores = runtime.block_on(async { vec![sqlite.store().await, redis.store().await] });
-    let case = std::cell::Cell::new(0_u32);
-    let config = Config {
-        cases: 64,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    TestRunner::new(config)
-        .run(&vec(step(), 1..40), |steps| {
-            case.set(case.get() + 1);
-            let mut run = Run {
-                bench: &sqlite,
-                policy,
-                stores: stores.clone(),
-                who: sqlite.who("ann@example.org", &format!("case {}", case.get())),
-                record: Record::default(),
-                account: Account::default(),
-            };
-            runtime.block_on(async {
-                for step in steps {
-                    run.take(step).await?;
-                }
-                Ok(())
-            })
-        })
-        .unwrap();
 }
 
 #[test]

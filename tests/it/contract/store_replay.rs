@@ -1,5 +1,6 @@
 //! The store's contract: a right code that is answered again under the same idempotency key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use otpost::otp::keys::KeyRing;
@@ -32,6 +33,29 @@ async fn verify(bench: &Bench, store: &dyn OtpStore, who: Who, code: &str) -> Ve
     let is_free = check.evaluated.normal == 0 && check.evaluated.stepped == 0;
     assert!(is_free || check.verdict == WRONG);
     check.verdict
+}
+
+/// A bench on which Ann's code was right under her key.
+struct Verified {
+    bench: Bench,
+    store: Arc<dyn OtpStore>,
+    code: String,
+}
+
+impl Verified {
+    async fn open(backend: Backend) -> Self {
+        let bench = Bench::open(backend).await;
+        let store = bench.store().await;
+        let code = bench.issue(&*store, bench.ann(), "job").await.code;
+        let verified = Self { bench, store, code };
+        assert_eq!(verified.ask(&verified.code).await, Verdict::Correct);
+        verified
+    }
+
+    /// Hands a code in under the same key.
+    async fn ask(&self, code: &str) -> Verdict {
+        verify(&self.bench, &*self.store, self.bench.ann(), code).await
+    }
 }
 
 #[rstest]
@@ -91,17 +115,13 @@ async fn a_repetition_takes_nothing_from_a_live_code(#[values(Sqlite, Redis)] ba
 async fn guesses_under_a_key_that_had_its_success_are_as_many_as_against_a_live_code(
     #[values(Sqlite, Redis)] backend: Backend,
 ) {
-    let bench = Bench::open(backend).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let code = bench.issue(&*store, ann, "job").await.code;
-    let other = other_than(&[&code]);
-    let ask = async |code: &str| verify(&bench, &*store, ann, code).await;
-    assert_eq!(ask(&code).await, Verdict::Correct);
+    let verified = Verified::open(backend).await;
+    let other = other_than(&[&verified.code]);
     for _ in 0..POLICY.attempts {
-        assert_eq!(ask(&other).await, Verdict::KeyReused);
+        assert_eq!(verified.ask(&other).await, Verdict::KeyReused);
     }
-    assert_eq!(ask(&other).await, NONE);
-    assert_eq!(ask(&code).await, NONE);
+    assert_eq!(verified.ask(&other).await, NONE);
+    assert_eq!(verified.ask(&verified.code).await, NONE);
 }
 
 #[rstest]
@@ -130,14 +150,9 @@ async fn fifty_simultaneous_right_codes_under_one_key_are_one_success_and_its_re
 async fn a_success_is_repeated_though_the_master_key_was_rotated(
     #[values(Sqlite, Redis)] backend: Backend,
 ) {
-    let mut bench = Bench::open(backend).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let code = bench.issue(&*store, ann, "job").await.code;
-    let right = verify(&bench, &*store, ann, &code).await;
-    assert_eq!(right, Verdict::Correct);
-    bench.keys = KeyRing::new(&[2; 32], &[[1; 32]], &[9; 32]);
-    let again = verify(&bench, &*store, ann, &code).await;
-    assert_eq!(again, Verdict::Repeated);
+    let mut verified = Verified::open(backend).await;
+    verified.bench.keys = KeyRing::new(&[2; 32], &[[1; 32]], &[9; 32]);
+    assert_eq!(verified.ask(&verified.code).await, Verdict::Repeated);
 }
 
 #[rstest]
@@ -145,18 +160,18 @@ async fn a_success_is_repeated_though_the_master_key_was_rotated(
 async fn a_success_is_repeated_by_a_server_that_was_started_again(
     #[values(Sqlite, Redis)] backend: Backend,
 ) {
-    let mut bench = Bench::open(backend).await;
-    let (store, ann) = (bench.store().await, bench.ann());
-    let code = bench.issue(&*store, ann, "job").await.code;
-    let right = verify(&bench, &*store, ann, &code).await;
-    assert_eq!(right, Verdict::Correct);
+    let Verified {
+        mut bench,
+        store,
+        code,
+    } = Verified::open(backend).await;
     drop(store);
     match backend {
         Sqlite => bench.reopen(),
         _ => bench.server_mut().restart().await,
     }
     let store = bench.store().await;
-    let again = verify(&bench, &*store, ann, &code).await;
+    let again = verify(&bench, &*store, bench.ann(), &code).await;
     assert_eq!(again, Verdict::Repeated);
 }
 
