@@ -20,13 +20,14 @@ const STATEMENTS_KEPT: usize = 128;
 const DATABASE_MODE: u32 = 0o600;
 
 /// The version of the tables that this program writes (`user_version` of the file).
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// What brings a file from each version to the next, an empty one being version 0.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("1.sql"),
     include_str!("2.sql"),
     include_str!("3.sql"),
+    include_str!("4.sql"),
 ];
 
 /// The database could not be opened.

@@ -7,21 +7,22 @@
 -- and for each code, oldest first:
 --   32  tag, 8 id of the key, 1 digits, 1 whether it is stepped up
 --   6   when it was made, 6 until when it lives, 6 when it was asked for
---   16  nonce, 1 length of the job's id, and the id
+--   16  nonce, 2 length of the job's id, and the id
 -- There is always a code, a dead one if need be, and always room for a success, so that a record
 -- weighs the same whatever became of it.
 
 local RECORD, REPLAY = '>c1I2I6I6c64c0', '>c16c8c32I6I2'
-local CODE, REST_OF_CODE, LENGTH_OF_ID = '>c32c8BBI6I6', '>I6c16Bc0', 76
-local REST_AT, CODES_AT = 55, 80
+local CODE, REST_OF_CODE = '>c32c8BBI6I6', '>I6c16I2c0'
+local CODES_AT, REST_AT, LENGTH_AT = 80, 55, 76
 local NO_REPLAY = ZEROS(64)
-local NO_CODE = ZEROS(76) .. '\27' .. ZEROS(27)
+local NO_CODE = ZEROS(77) .. '\27' .. ZEROS(27)
 local NO_RECORD = FIXED .. ZEROS(78) .. NO_CODE
 
 -- The code at this place, and where it ends.
 local function read_code(stored, place)
   local tag, key, digits, stepped, made, ends = struct.unpack(CODE, stored, place)
-  local behind = place + LENGTH_OF_ID + 1 + stored:byte(place + LENGTH_OF_ID)
+  local high, low = stored:byte(place + LENGTH_AT, place + LENGTH_AT + 1)
+  local behind = place + LENGTH_AT + 2 + high * 256 + low
   local code = {
     tag = tag, key = key, digits = digits, is_stepped = stepped > 0, made = made, ends = ends,
     bytes = stored:sub(place, behind - 1),

@@ -32,6 +32,9 @@ use self::scripts::Scripts;
 /// The version byte of every value.
 const VERSION: u8 = 1;
 
+/// A job is remembered by so many octets of its id, since another program may make ids of any length.
+const LONGEST_ID: usize = 65_535;
+
 /// Where the notes of the keys are; all processes share them.
 const MARKS: &str = "otpost:{keys}:marks";
 
@@ -116,10 +119,10 @@ impl OtpStore for RedisStore {
     }
 
     async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError> {
-        let candidate = &request.candidate;
+        let (candidate, job) = (&request.candidate, request.job.as_bytes());
         let args = [
             self.injected_now(),
-            request.job.as_bytes().to_vec(),
+            job[..job.len().min(LONGEST_ID)].to_vec(),
             number(request.requested_at.0),
             candidate.nonce.0.to_vec(),
             candidate.tag.0.to_vec(),

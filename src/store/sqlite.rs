@@ -7,6 +7,7 @@ mod budget;
 mod client;
 mod decisions;
 mod idempotency;
+mod octets;
 mod pace;
 mod record;
 mod request;
@@ -25,7 +26,6 @@ use super::{
     VerifyRequest,
 };
 use crate::otp::address::LimitId;
-use crate::otp::budget::Budget;
 use crate::otp::clock::{Clock, UnixMillis};
 use crate::otp::idempotency::Repeatable;
 use crate::otp::keys::KeyMarks;
@@ -132,18 +132,12 @@ impl OtpStore for SqliteStore {
     async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError> {
         let request = request.clone();
         let operation = move |db: &Connection, policy: &Policy, now| {
-            let before = record::load(db, request.challenge)?;
+            let (before, writes) = record::load(db, request.challenge)?;
             let mut record = before.clone();
-            let budget = match policy.limits {
-                Some(_) => budget::load(db, request.limit)?,
-                None => Budget::default(),
-            };
+            let (budget, _) = budget::load(db, policy, request.limit)?;
             let issued = record.issue(&budget, policy, now, &request);
             if record != before {
-                record::save_state(db, request.challenge, request.limit, &record, now)?;
-            }
-            if record.codes != before.codes {
-                record::save_codes(db, request.challenge, &record.codes)?;
+                record::save(db, request.challenge, (&record, writes), now)?;
             }
             Ok(issued)
         };

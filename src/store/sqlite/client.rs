@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::octets::{Octets, unreadable};
 use super::signed;
 use super::sweep::{Swept, swept};
 use crate::otp::budget::ClientPrefix;
@@ -85,11 +85,11 @@ fn load(db: &Connection, name: ClientPrefix) -> rusqlite::Result<ClientBudget> {
     let found = db
         .prepare_cached("SELECT generates, failures FROM client WHERE prefix = ?")?
         .query_row([name.0], |row| {
-            let generates = list::<16>(row, 0)?.into_iter().map(generate);
-            let failures = list::<8>(row, 1)?.into_iter().map(instant);
+            let generates = Octets(row.get_ref(0)?.as_blob()?).list(generate);
+            let failures = Octets(row.get_ref(1)?.as_blob()?).list(Octets::instant);
             Ok(ClientBudget {
-                generates: generates.collect(),
-                failures: failures.collect(),
+                generates: generates.ok_or_else(|| unreadable(0))?,
+                failures: failures.ok_or_else(|| unreadable(1))?,
             })
         })
         .optional()?;
@@ -102,45 +102,23 @@ fn save(db: &Connection, name: ClientPrefix, budget: &ClientBudget) -> rusqlite:
             .execute([name.0])?;
         return Ok(());
     };
-    let generates: Vec<u8> = budget
-        .generates
-        .iter()
-        .flat_map(|each| [each.at.0.to_be_bytes(), each.mailbox.0].concat())
-        .collect();
-    let failures: Vec<u8> = budget
-        .failures
-        .iter()
-        .flat_map(|at| at.0.to_be_bytes())
-        .collect();
+    let mut generates = Vec::with_capacity(16 * budget.generates.len());
+    for generate in &budget.generates {
+        generates.extend(generate.at.0.to_be_bytes());
+        generates.extend(generate.mailbox.0);
+    }
+    let mut failures = Vec::with_capacity(8 * budget.failures.len());
+    for at in &budget.failures {
+        failures.extend(at.0.to_be_bytes());
+    }
     db.prepare_cached("INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?)")?
         .execute(params![name.0, generates, failures, signed(ends_at)])?;
     Ok(())
 }
 
-/// The members of a list, each of so many bytes.
-fn list<const N: usize>(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<[u8; N]>> {
-    let bytes = row.get_ref(column)?.as_blob()?;
-    let (members, []) = bytes.as_chunks::<N>() else {
-        let reason = "a bucket in a form that this version does not know";
-        return Err(rusqlite::Error::FromSqlConversionFailure(
-            column,
-            Type::Blob,
-            reason.into(),
-        ));
-    };
-    Ok(members.to_vec())
-}
-
-fn generate(member: [u8; 16]) -> Generate {
-    let both = u128::from_be_bytes(member);
-    let [at, mailbox] = [both >> 64, both & u128::from(u64::MAX)];
-    let half = |value: u128| u64::try_from(value).unwrap_or_default();
-    Generate {
-        at: UnixMillis(half(at)),
-        mailbox: Mailbox(half(mailbox).to_be_bytes()),
-    }
-}
-
-fn instant(member: [u8; 8]) -> UnixMillis {
-    UnixMillis(u64::from_be_bytes(member))
+fn generate(octets: &mut Octets<'_>) -> Option<Generate> {
+    Some(Generate {
+        at: octets.instant()?,
+        mailbox: Mailbox(octets.take()?),
+    })
 }

@@ -7,7 +7,6 @@ use rusqlite::Connection;
 
 use super::client::Client;
 use super::{budget, idempotency, record};
-use crate::otp::budget::Budget;
 use crate::otp::client_budget::Mailbox;
 use crate::otp::clock::UnixMillis;
 use crate::otp::idempotency::{Remembered, Repetition};
@@ -74,10 +73,10 @@ fn charge(
     if !wait.is_zero() {
         return Ok(Admission::ClientRefused { retry_after: wait });
     }
-    let mut budget = budget::load(db, request.limit)?;
+    let (mut budget, writes) = budget::load(db, policy, request.limit)?;
     let admission = budget.admit(limits, now, request.challenge);
     if admission == Admission::Granted {
-        budget::save(db, request.limit, &budget, now)?;
+        budget::save(db, policy, request.limit, (&budget, writes), now)?;
         if let Some(client) = client {
             client.budgets.charge_generate(now, mailbox);
             client.save(db, now)?;
@@ -102,9 +101,9 @@ pub fn give_back(
             .give_back_generate(Mailbox::of(request.limit));
         client.save(db, now)?;
     }
-    let mut budget = budget::load(db, request.limit)?;
+    let (mut budget, writes) = budget::load(db, policy, request.limit)?;
     budget.give_back(request.challenge);
-    budget::save(db, request.limit, &budget, now)
+    budget::save(db, policy, request.limit, (&budget, writes), now)
 }
 
 /// Decides whether a code is right, unless the client has had its failures. Every failure is the
@@ -152,17 +151,12 @@ fn check(
     now: UnixMillis,
     request: &VerifyRequest,
 ) -> rusqlite::Result<Check> {
-    let mut record = record::load(db, request.challenge)?;
-    let mut budget = match policy.limits {
-        Some(_) => budget::load(db, request.limit)?,
-        None => Budget::default(),
-    };
+    let (mut record, record_writes) = record::load(db, request.challenge)?;
+    let (mut budget, budget_writes) = budget::load(db, policy, request.limit)?;
     let check = record.verify(&mut budget, policy, now, request);
     // The same statements whatever the answer, even for rows that say nothing: their time must not
     // tell whether a code is live.
-    record::save_state(db, request.challenge, request.limit, &record, now)?;
-    if policy.limits.is_some() {
-        budget::save(db, request.limit, &budget, now)?;
-    }
+    record::save(db, request.challenge, (&record, record_writes), now)?;
+    budget::save(db, policy, request.limit, (&budget, budget_writes), now)?;
     Ok(check)
 }

@@ -1,12 +1,20 @@
-//! The records of challenges as rows: one for the challenge, and one for each of its codes.
+//! The records of challenges as rows, one each, read and written whole.
+//!
+//! The state of one, in octets: wrong attempts (4), when a code was last right (8), until when that is
+//! remembered (8), both 0 if none was; what lets that be answered again, zeros if nothing does: the
+//! client's idempotency key (16), key (8) and tag (32) of the right code, until when (8), how often
+//! another code came under that key (4); and for each code, oldest first: tag (32), key (8), digits (1),
+//! whether it is stepped up (1), when it was made (8), until when it lives (8), when it was asked for
+//! (8), nonce (16), length of the job's id (2), the id.
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::octets::{Octets, unreadable};
+use super::signed;
 use super::sweep::{Swept, swept};
-use super::{instant, signed};
-use crate::otp::address::{ChallengeId, LimitId};
+use crate::otp::address::ChallengeId;
 use crate::otp::budget::Class;
 use crate::otp::clock::UnixMillis;
 use crate::otp::code::{Nonce, Tag};
@@ -14,149 +22,150 @@ use crate::otp::idempotency::IdempotencyId;
 use crate::otp::keys::KeyId;
 use crate::otp::record::{Candidate, LiveCode, Record, Replay, Success};
 
-/// Codes go with their challenge (`ON DELETE CASCADE`).
-const TABLE: Swept = swept!("challenge", "id", "ends_at");
+const TABLE: Swept = swept!("record", "challenge", "ends_at");
 
 /// How long a row stays that a verify wrote although it says nothing.
 pub const EMPTY_ROW: Duration = Duration::from_secs(10);
 
-/// What is remembered of this challenge.
-pub fn load(db: &Connection, challenge: ChallengeId) -> rusqlite::Result<Record> {
-    let row = db
-        .prepare_cached(
-            "SELECT attempts, success_at, success_until, replay_key, replay_key_id, replay_tag,
-                 replay_until, replay_mismatches, has_codes
-             FROM challenge WHERE id = ?",
-        )?
+const NEVER: UnixMillis = UnixMillis(0);
+const NO_REPLAY: Replay = Replay {
+    key: IdempotencyId([0; 16]),
+    key_id: KeyId([0; 8]),
+    tag: Tag([0; 32]),
+    until: NEVER,
+    mismatches: 0,
+};
+/// Octets of a code before the job's id and its length.
+const WEIGHT_OF_CODE: usize = 82;
+/// Octets of a job's id, as the API makes it.
+const ID_LENGTH: u16 = 27;
+/// Octets of a state with one code.
+const WEIGHT: usize = 88 + WEIGHT_OF_CODE + 2 + ID_LENGTH as usize;
+
+/// What is remembered of this challenge, and how often it was written.
+pub fn load(db: &Connection, challenge: ChallengeId) -> rusqlite::Result<(Record, u32)> {
+    let found = db
+        .prepare_cached("SELECT state, writes FROM record WHERE challenge = ?")?
         .query_row([challenge.0], |row| {
-            Ok((row.get(0)?, success(row)?, row.get(8)?))
+            let mut state = Octets(row.get_ref(0)?.as_blob()?);
+            let record = read(&mut state).ok_or_else(|| unreadable(0))?;
+            Ok((record, row.get(1)?))
         })
         .optional()?;
-    // Asked for in any case, which takes the same time. Put in order here, since SQLite parses the
-    // statement anew each time if it is to do it.
-    let codes: rusqlite::Result<Vec<(i64, LiveCode)>> = db
-        .prepare_cached(
-            "SELECT nonce, tag, key_id, digits, made_at, expires_at, job, requested_at, stepped, place
-             FROM code WHERE challenge = ?",
-        )?
-        .query_map([challenge.0], |row| Ok((row.get(9)?, live_code(row)?)))?
-        .collect();
-    let (attempts, success, has_codes) = row.unwrap_or_default();
-    let mut codes = if has_codes { codes? } else { Vec::new() };
-    codes.sort_unstable_by_key(|(place, _)| *place);
-    Ok(Record {
-        codes: codes.into_iter().map(|(_, code)| code).collect(),
+    Ok(found.unwrap_or_default())
+}
+
+/// Writes it, and removes a few that are over.
+///
+/// A row has at least one code, a dead one if need be, and room for a success, so that it weighs the
+/// same whatever became of the challenge. It also differs from what it was: SQLite leaves a page alone
+/// that a write would not change, and a verify that changes nothing must take as long as another.
+pub fn save(
+    db: &Connection,
+    challenge: ChallengeId,
+    (record, writes): (&Record, u32),
+    now: UnixMillis,
+) -> rusqlite::Result<()> {
+    let least = now.after(EMPTY_ROW);
+    db.prepare_cached("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            challenge.0,
+            written(record),
+            signed(record.ends_at().map_or(least, |ends| ends.max(least))),
+            writes.wrapping_add(1),
+        ])?;
+    TABLE.sweep_after(db, challenge.0, now)
+}
+
+fn read(state: &mut Octets<'_>) -> Option<Record> {
+    let attempts = state.number()?;
+    let (at, until) = (state.instant()?, state.instant()?);
+    let replay = Replay {
+        key: IdempotencyId(state.take()?),
+        key_id: KeyId(state.take()?),
+        tag: Tag(state.take()?),
+        until: state.instant()?,
+        mismatches: state.number()?,
+    };
+    let mut codes = state.list(code)?;
+    codes.retain(|code| code.expires_at != NEVER);
+    Some(Record {
+        codes,
         attempts,
-        success,
+        success: (until != NEVER).then_some(Success {
+            at,
+            until,
+            replay: (replay.until != NEVER).then_some(replay),
+        }),
     })
 }
 
-fn success(row: &Row<'_>) -> rusqlite::Result<Option<Success>> {
-    if row.get::<_, Option<i64>>(1)?.is_none() {
-        return Ok(None);
-    }
-    let replay = match row.get(3)? {
-        Some(key) => Some(Replay {
-            key: IdempotencyId(key),
-            key_id: KeyId(row.get(4)?),
-            tag: Tag(row.get(5)?),
-            until: instant(row, 6)?,
-            mismatches: row.get(7)?,
-        }),
-        None => None,
-    };
-    Ok(Some(Success {
-        at: instant(row, 1)?,
-        until: instant(row, 2)?,
-        replay,
-    }))
-}
-
-fn live_code(row: &Row<'_>) -> rusqlite::Result<LiveCode> {
-    Ok(LiveCode {
+fn code(state: &mut Octets<'_>) -> Option<LiveCode> {
+    let (tag, key_id, digits) = (Tag(state.take()?), KeyId(state.take()?), state.octet()?);
+    let is_stepped = state.octet()? != 0;
+    let (made_at, expires_at) = (state.instant()?, state.instant()?);
+    let requested_at = state.instant()?;
+    let nonce = Nonce(state.take()?);
+    let length = state.take().map(u16::from_be_bytes)?;
+    let (job, rest) = state.0.split_at_checked(length.into())?;
+    state.0 = rest;
+    Some(LiveCode {
         candidate: Candidate {
-            nonce: Nonce(row.get(0)?),
-            tag: Tag(row.get(1)?),
-            key_id: KeyId(row.get(2)?),
-            digits: row.get(3)?,
+            nonce,
+            tag,
+            key_id,
+            digits,
         },
-        made_at: instant(row, 4)?,
-        expires_at: instant(row, 5)?,
-        class: if row.get(8)? {
+        made_at,
+        expires_at,
+        class: if is_stepped {
             Class::Stepped
         } else {
             Class::Normal
         },
-        job: row.get(6)?,
-        requested_at: instant(row, 7)?,
+        job: str::from_utf8(job).ok()?.to_owned(),
+        requested_at,
     })
 }
 
-/// Writes all but the codes, and removes a few challenges that are over, with their codes. Codes that a
-/// verify has ended stay where they are and count no more: removing them would be work that only a
-/// live code makes.
-pub fn save_state(
-    db: &Connection,
-    challenge: ChallengeId,
-    limit: LimitId,
-    record: &Record,
-    now: UnixMillis,
-) -> rusqlite::Result<()> {
-    let least = now.after(EMPTY_ROW);
-    let replay = record.success.and_then(|success| success.replay);
-    db.prepare_cached(
-        "INSERT INTO challenge (id, limit_id, attempts, success_at, success_until, ends_at,
-             replay_key, replay_key_id, replay_tag, replay_until, replay_mismatches, has_codes)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET
-             attempts = excluded.attempts, success_at = excluded.success_at,
-             success_until = excluded.success_until, ends_at = excluded.ends_at,
-             replay_key = excluded.replay_key, replay_key_id = excluded.replay_key_id,
-             replay_tag = excluded.replay_tag, replay_until = excluded.replay_until,
-             replay_mismatches = excluded.replay_mismatches,
-             has_codes = excluded.has_codes, writes = writes + 1",
-    )?
-    .execute(params![
-        challenge.0,
-        limit.0,
-        record.attempts,
-        record.success.map(|success| signed(success.at)),
-        record.success.map(|success| signed(success.until)),
-        signed(record.ends_at().map_or(least, |ends| ends.max(least))),
-        replay.map(|replay| replay.key.0),
-        replay.map(|replay| replay.key_id.0),
-        replay.map(|replay| replay.tag.0),
-        replay.map(|replay| signed(replay.until)),
-        replay.map(|replay| replay.mismatches),
-        !record.codes.is_empty(),
-    ])?;
-    TABLE.sweep_after(db, challenge.0, now)
+fn written(record: &Record) -> Vec<u8> {
+    let success = record.success;
+    let (at, until) = success.map_or((NEVER, NEVER), |success| (success.at, success.until));
+    let replay = success.and_then(|success| success.replay);
+    let replay = replay.unwrap_or(NO_REPLAY);
+    let mut octets = Vec::with_capacity(WEIGHT);
+    octets.extend(record.attempts.to_be_bytes());
+    octets.extend(at.0.to_be_bytes());
+    octets.extend(until.0.to_be_bytes());
+    octets.extend(replay.key.0);
+    octets.extend(replay.key_id.0);
+    octets.extend(replay.tag.0);
+    octets.extend(replay.until.0.to_be_bytes());
+    octets.extend(replay.mismatches.to_be_bytes());
+    if record.codes.is_empty() {
+        octets.extend([0; WEIGHT_OF_CODE]);
+        octets.extend(ID_LENGTH.to_be_bytes());
+        octets.extend([b'0'; ID_LENGTH as usize]);
+    }
+    for code in &record.codes {
+        write_code(&mut octets, code);
+    }
+    octets
 }
 
-/// Writes the codes in place of those that were there.
-pub fn save_codes(
-    db: &Connection,
-    challenge: ChallengeId,
-    codes: &[LiveCode],
-) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM code WHERE challenge = ?")?
-        .execute([challenge.0])?;
-    let mut insert =
-        db.prepare_cached("INSERT INTO code VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-    for (place, code) in codes.iter().enumerate() {
-        insert.execute(params![
-            challenge.0,
-            i64::try_from(place).unwrap_or(i64::MAX),
-            code.candidate.nonce.0,
-            code.candidate.tag.0,
-            code.candidate.key_id.0,
-            code.candidate.digits,
-            signed(code.made_at),
-            signed(code.expires_at),
-            code.job,
-            signed(code.requested_at),
-            code.class == Class::Stepped,
-        ])?;
+fn write_code(octets: &mut Vec<u8>, code: &LiveCode) {
+    octets.extend(code.candidate.tag.0);
+    octets.extend(code.candidate.key_id.0);
+    octets.extend([
+        code.candidate.digits,
+        u8::from(code.class == Class::Stepped),
+    ]);
+    for instant in [code.made_at, code.expires_at, code.requested_at] {
+        octets.extend(instant.0.to_be_bytes());
     }
-    Ok(())
+    octets.extend(code.candidate.nonce.0);
+    // Ids come from the queue of this process, which makes them itself.
+    let length = u16::try_from(code.job.len()).unwrap_or(u16::MAX);
+    octets.extend(length.to_be_bytes());
+    octets.extend(code.job.bytes().take(length.into()));
 }

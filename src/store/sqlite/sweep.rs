@@ -6,15 +6,15 @@
 //! row in four is over. That needs no index by time, whose pages would be written along with each row.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, ToSql, params};
 
-use super::instant;
+use super::signed;
 use crate::otp::clock::UnixMillis;
 
 /// A table that is swept.
 pub struct Swept {
-    /// Finds keys and ends of the four rows after a key. A parameter in place of the number would have
-    /// SQLite parse the statement each time that it is bound.
+    /// Finds the keys of those among the four rows after a key that are over. A parameter in place of
+    /// the number would have SQLite parse the statement each time that it is bound.
     pub following: &'static str,
     /// Removes the row with a key.
     pub remove: &'static str,
@@ -25,17 +25,17 @@ macro_rules! swept {
     ($table:literal, $key:literal, $ends:literal) => {
         $crate::store::sqlite::sweep::Swept {
             following: concat!(
-                "SELECT ",
+                "SELECT key FROM (SELECT ",
                 $key,
-                ", ",
+                " AS key, ",
                 $ends,
-                " FROM ",
+                " AS ends FROM ",
                 $table,
                 " WHERE ",
                 $key,
                 " > ? ORDER BY ",
                 $key,
-                " LIMIT 4"
+                " LIMIT 4) WHERE ends <= ?"
             ),
             remove: concat!("DELETE FROM ", $table, " WHERE ", $key, " = ?"),
         }
@@ -51,14 +51,12 @@ impl Swept {
         key: impl ToSql,
         now: UnixMillis,
     ) -> rusqlite::Result<()> {
-        let following: rusqlite::Result<Vec<(Value, UnixMillis)>> = db
+        let over: rusqlite::Result<Vec<Value>> = db
             .prepare_cached(self.following)?
-            .query_map([key], |row| Ok((row.get(0)?, instant(row, 1)?)))?
+            .query_map(params![key, signed(now)], |row| row.get(0))?
             .collect();
-        for (key, ends_at) in following? {
-            if ends_at <= now {
-                db.prepare_cached(self.remove)?.execute([key])?;
-            }
+        for key in over? {
+            db.prepare_cached(self.remove)?.execute([key])?;
         }
         Ok(())
     }

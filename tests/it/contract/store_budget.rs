@@ -359,7 +359,7 @@ async fn a_budget_goes_when_its_last_window_is_over(#[values(Sqlite, Redis)] bac
         // Another address's row takes the ended ones along.
         admit(&*store, &bench.who("bob@example.org", "").mail()).await;
         let count = |db: &rusqlite::Connection| {
-            db.query_row("SELECT count(*) FROM budget", [], |row| {
+            db.query_row("SELECT count(*) FROM mailbox", [], |row| {
                 row.get::<_, i64>(0)
             })
         };
@@ -381,7 +381,7 @@ async fn time_left(bench: &Bench, who: Who) -> Duration {
     }
     let limit = who.limit.0;
     let ends = move |db: &rusqlite::Connection| {
-        let query = "SELECT ends_at FROM budget WHERE limit_id = ?";
+        let query = "SELECT ends_at FROM mailbox WHERE limit_id = ?";
         db.query_row(query, [limit], |row| row.get::<_, i64>(0))
     };
     let ends_at = bench.database().0.run(ends).await.unwrap();

@@ -1,0 +1,61 @@
+-- Store: the record of a challenge as one row, which a verify reads and writes whole.
+CREATE TABLE record (
+    challenge BLOB PRIMARY KEY,  -- 16 bytes
+    state     BLOB NOT NULL,     -- laid out in src/store/sqlite/record.rs
+    ends_at   INTEGER NOT NULL,  -- when nothing of it matters any more
+    writes    INTEGER NOT NULL   -- how often it was written, so that each write changes the page
+) WITHOUT ROWID;
+INSERT INTO record
+SELECT
+    id,
+    unhex(
+        printf('%08x%016x%016x', attempts, coalesce(success_at, 0), coalesce(success_until, 0))
+        || CASE
+            WHEN replay_key IS NULL THEN hex(zeroblob(68))
+            ELSE hex(replay_key) || hex(replay_key_id) || hex(replay_tag)
+                || printf('%016x%08x', replay_until, replay_mismatches)
+        END
+        || coalesce((
+            SELECT group_concat(
+                hex(tag) || hex(key_id)
+                || printf('%02x%02x%016x%016x%016x', digits, stepped, made_at, expires_at, requested_at)
+                || hex(nonce) || printf('%04x', length(CAST(job AS BLOB))) || hex(CAST(job AS BLOB)),
+                '' ORDER BY place
+            )
+            FROM code WHERE challenge = id AND has_codes
+        ), '')
+    ),
+    ends_at,
+    writes
+FROM challenge;
+DROP TABLE code;
+DROP TABLE challenge;
+
+-- Store: what is remembered of one mailbox. Both lists are oldest first, instants as 8 bytes, the
+-- most significant one first.
+CREATE TABLE mailbox (
+    limit_id BLOB PRIMARY KEY,  -- 16 bytes
+    mails    BLOB NOT NULL,     -- 24 bytes each: the instant, the challenge
+    failures BLOB NOT NULL,     -- 26 bytes each: the instant, the client, normal, stepped
+    ends_at  INTEGER NOT NULL,  -- when nothing of it matters any more
+    writes   INTEGER NOT NULL   -- as above
+) WITHOUT ROWID;
+INSERT INTO mailbox
+SELECT
+    limit_id,
+    unhex(coalesce((
+        SELECT group_concat(printf('%016x%s', value ->> 0, value ->> 1), '' ORDER BY key)
+        FROM json_each(mails)
+    ), '')),
+    unhex(coalesce((
+        SELECT group_concat(
+            printf('%016x%s%02x%02x', value ->> 0, coalesce(value ->> 1, hex(zeroblob(16))),
+                value ->> 2, value ->> 3),
+            '' ORDER BY key
+        )
+        FROM json_each(failures)
+    ), '')),
+    ends_at,
+    writes
+FROM budget;
+DROP TABLE budget;
