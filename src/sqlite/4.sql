@@ -1,13 +1,15 @@
--- Store: the record of a challenge as one row, which a verify reads and writes whole.
-CREATE TABLE record (
-    challenge BLOB PRIMARY KEY,  -- 16 bytes
-    state     BLOB NOT NULL,     -- laid out in src/store/sqlite/record.rs
-    ends_at   INTEGER NOT NULL,  -- when nothing of it matters any more
-    writes    INTEGER NOT NULL   -- how often it was written, so that each write changes the page
+-- Store: what is remembered of a mailbox, side by side, so that a decision finds and writes it on one
+-- page: under the mailbox's name its budget, and under that name with a challenge's behind it the record of
+-- the challenge.
+CREATE TABLE mailbox (
+    name    BLOB PRIMARY KEY,   -- 16 or 32 bytes
+    state   BLOB NOT NULL,      -- laid out in src/store/sqlite/budget.rs and record.rs
+    ends_at INTEGER NOT NULL,   -- when nothing of it matters any more
+    writes  INTEGER NOT NULL    -- how often it was written, so that each write changes the page
 ) WITHOUT ROWID;
-INSERT INTO record
+INSERT INTO mailbox
 SELECT
-    id,
+    unhex(hex(limit_id) || hex(id)),
     unhex(
         printf('%08x%016x%016x', attempts, coalesce(success_at, 0), coalesce(success_until, 0))
         || CASE
@@ -28,34 +30,27 @@ SELECT
     ends_at,
     writes
 FROM challenge;
-DROP TABLE code;
-DROP TABLE challenge;
-
--- Store: what is remembered of one mailbox. Both lists are oldest first, instants as 8 bytes, the
--- most significant one first.
-CREATE TABLE mailbox (
-    limit_id BLOB PRIMARY KEY,  -- 16 bytes
-    mails    BLOB NOT NULL,     -- 24 bytes each: the instant, the challenge
-    failures BLOB NOT NULL,     -- 26 bytes each: the instant, the client, normal, stepped
-    ends_at  INTEGER NOT NULL,  -- when nothing of it matters any more
-    writes   INTEGER NOT NULL   -- as above
-) WITHOUT ROWID;
 INSERT INTO mailbox
 SELECT
     limit_id,
-    unhex(coalesce((
-        SELECT group_concat(printf('%016x%s', value ->> 0, value ->> 1), '' ORDER BY key)
-        FROM json_each(mails)
-    ), '')),
-    unhex(coalesce((
-        SELECT group_concat(
-            printf('%016x%s%02x%02x', value ->> 0, coalesce(value ->> 1, hex(zeroblob(16))),
-                value ->> 2, value ->> 3),
-            '' ORDER BY key
-        )
-        FROM json_each(failures)
-    ), '')),
+    unhex(
+        printf('%08x', json_array_length(mails))
+        || coalesce((
+            SELECT group_concat(printf('%016x%s', value ->> 0, value ->> 1), '' ORDER BY key)
+            FROM json_each(mails)
+        ), '')
+        || coalesce((
+            SELECT group_concat(
+                printf('%016x%s%02x%02x', value ->> 0, coalesce(value ->> 1, hex(zeroblob(16))),
+                    value ->> 2, value ->> 3),
+                '' ORDER BY key
+            )
+            FROM json_each(failures)
+        ), '')
+    ),
     ends_at,
     writes
 FROM budget;
+DROP TABLE code;
+DROP TABLE challenge;
 DROP TABLE budget;

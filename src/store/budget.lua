@@ -1,6 +1,6 @@
 -- What is remembered of one mailbox, at `otpost:{L}:a`, and the rules of `Budget`. In members of
 -- fixed length:
---   6  when the last of it leaves its window, 2 how many mails there are
+--   6  when the last of it leaves its window, 4 how many mails there are
 -- for each mail of the last day, oldest first:
 --   6  instant, 16 challenge
 -- for each wrong code in a window, oldest first:
@@ -11,9 +11,9 @@
 
 local INSTANT = '>I6'
 local MAIL, MAIL_LENGTH, FAILURE, FAILURE_LENGTH = '>I6c16', 22, '>I6c16BB', 24
-local BUDGET, MAILS_AT = '>c1I6I2', 10
+local BUDGET, MAILS_AT = '>c1I6I4', 12
 local NO_CLIENT, NO_MAIL, NO_FAILURES = ZEROS(16), ZEROS(22), ZEROS(144)
-local NO_BUDGET = FIXED .. ZEROS(6) .. '\0\1' .. NO_MAIL .. NO_FAILURES
+local NO_BUDGET = FIXED .. ZEROS(9) .. '\1' .. NO_MAIL .. NO_FAILURES
 
 local function failure_ends(at, normal)
   return at + (normal > 0 and MONTH_MS or DAY_MS)
@@ -50,7 +50,7 @@ local function load_budget(key, now, client)
   if stored:byte() ~= FIXED_BYTE then
     return nil
   end
-  local _, ends, mails, oldest = struct.unpack('>c1I6I2I6', stored)
+  local _, ends, mails, oldest = struct.unpack('>c1I6I4I6', stored)
   local failures_at = MAILS_AT + mails * MAIL_LENGTH
   local hour, day, month, stepped, of_client, has_over = 0, 0, 0, 0, 0, false
   for place = failures_at, #stored, FAILURE_LENGTH do

@@ -1,7 +1,7 @@
 -- What is remembered of a client, and the rules of `ClientBudgets` about wrong codes.
 --
 -- A bucket, at `otpost:{p:<name of the /24 or /48>}:<name of the bucket>`, in members of fixed length:
---   6  when the last of it leaves its window, 2 how many codes were asked for
+--   6  when the last of it leaves its window, 4 how many codes were asked for
 -- for each code asked for in the last hour, oldest first:
 --   6  instant, 8 mailbox
 -- for each wrong code in the last hour, oldest first:
@@ -13,7 +13,7 @@
 
 local FACTORS = { 1, 2, 4 }
 local GENERATE, GENERATE_LENGTH, INSTANT_LENGTH = '>I6c8', 14, 6
-local NO_BUCKET = FIXED .. ZEROS(8)
+local NO_BUCKET = FIXED .. ZEROS(10)
 
 -- A list behind what is over at its head.
 local function drop_over(list, length, now)

@@ -7,6 +7,7 @@ mod budget;
 mod client;
 mod decisions;
 mod idempotency;
+mod mailbox;
 mod octets;
 mod pace;
 mod record;
@@ -132,12 +133,14 @@ impl OtpStore for SqliteStore {
     async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError> {
         let request = request.clone();
         let operation = move |db: &Connection, policy: &Policy, now| {
-            let (before, writes) = record::load(db, request.challenge)?;
-            let mut record = before.clone();
-            let (budget, _) = budget::load(db, policy, request.limit)?;
-            let issued = record.issue(&budget, policy, now, &request);
-            if record != before {
-                record::save(db, request.challenge, (&record, writes), now)?;
+            let (limit, challenge) = (request.limit, request.challenge);
+            let mut record = record::load(db, limit, challenge)?;
+            let before = record.state.clone();
+            let budget = budget::load(db, policy, limit)?;
+            let issued = record.state.issue(&budget.state, policy, now, &request);
+            if record.state != before {
+                record::save(db, limit, challenge, &record, now)?;
+                mailbox::sweep(db, limit, now)?;
             }
             Ok(issued)
         };

@@ -1,85 +1,82 @@
-//! The budgets of mailboxes as rows: one row each, read and written whole, since it is small and
-//! every decision needs all of it.
+//! The budget of a mailbox as the state of a row.
+//!
+//! In octets: how many mails there are (4), and for each, oldest first, the instant (8) and the challenge
+//! (16); for each failure, oldest first, the instant (8), the client (16, zeros if it is not known), with
+//! how many normal codes (1) and how many stepped-up ones (1) it was compared. There are no fewer mails and
+//! failures than some, all zeros if need be, so that a row weighs the same whether a code was compared or
+//! not.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 
-use super::octets::{Octets, unreadable};
-use super::record::EMPTY_ROW;
-use super::signed;
-use super::sweep::{Swept, swept};
+use super::mailbox::{self, Row};
+use super::octets::Octets;
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::{Budget, ClientPrefix, Evaluated, Failure, Mail};
 use crate::otp::clock::UnixMillis;
 use crate::otp::policy::Policy;
 
-const TABLE: Swept = swept!("mailbox", "limit_id", "ends_at");
-
-/// Octets of a mail and of a failure.
-const MAIL: usize = 24;
-const FAILURE: usize = 26;
-/// A row has no fewer mails and failures than these, so that reading and writing it takes the same
-/// time whether a code was compared or not. What stands in for missing ones is all zeros.
 const FEWEST_MAILS: usize = 1;
 const FEWEST_FAILURES: usize = 6;
+const MAIL: usize = 24;
+const FAILURE: usize = 26;
 /// A client that is not known; no name of one has it.
 const NOBODY: [u8; 16] = [0; 16];
 
-/// What is remembered of this mailbox, and how often it was written; nothing without limits.
-pub fn load(db: &Connection, policy: &Policy, limit: LimitId) -> rusqlite::Result<(Budget, u32)> {
-    if policy.limits.is_none() {
-        return Ok(Default::default());
+/// What is remembered of this mailbox; nothing without limits.
+pub fn load(db: &Connection, policy: &Policy, limit: LimitId) -> rusqlite::Result<Row<Budget>> {
+    match policy.limits {
+        Some(_) => mailbox::load(db, &mailbox::budget(limit), read),
+        None => Ok(Row::default()),
     }
-    let found = db
-        .prepare_cached("SELECT mails, failures, writes FROM mailbox WHERE limit_id = ?")?
-        .query_row([limit.0], |row| {
-            let mails = Octets(row.get_ref(0)?.as_blob()?).list(mail);
-            let failures = Octets(row.get_ref(1)?.as_blob()?).list(failure);
-            let mut budget = Budget {
-                mails: mails.ok_or_else(|| unreadable(0))?,
-                failures: failures.ok_or_else(|| unreadable(1))?,
-            };
-            budget.mails.retain(|mail| mail.at.0 > 0);
-            budget.failures.retain(|failure| failure.at.0 > 0);
-            Ok((budget, row.get(2)?))
-        })
-        .optional()?;
-    Ok(found.unwrap_or_default())
 }
 
-/// Writes it, if there are limits, and removes a few that are over.
+/// Writes it, if there are limits.
 pub fn save(
     db: &Connection,
     policy: &Policy,
     limit: LimitId,
-    (budget, writes): (&Budget, u32),
+    row: &Row<Budget>,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
     if policy.limits.is_none() {
         return Ok(());
     }
-    let missing = FEWEST_MAILS.saturating_sub(budget.mails.len());
-    let mut mails = vec![0; missing * MAIL];
+    let (name, state) = (mailbox::budget(limit), written(&row.state));
+    row.save(db, &name, &state, row.state.ends_at(), now)
+}
+
+fn read(octets: &mut Octets<'_>) -> Option<Budget> {
+    let count = usize::try_from(octets.number()?).ok()?;
+    let (mails, failures) = octets.0.split_at_checked(count.checked_mul(MAIL)?)?;
+    let mut budget = Budget {
+        mails: Octets(mails).list(mail)?,
+        failures: Octets(failures).list(failure)?,
+    };
+    budget.mails.retain(|mail| mail.at.0 > 0);
+    budget.failures.retain(|failure| failure.at.0 > 0);
+    Some(budget)
+}
+
+fn written(budget: &Budget) -> Vec<u8> {
+    let mails = budget.mails.len().max(FEWEST_MAILS);
+    let failures = budget.failures.len().max(FEWEST_FAILURES);
+    let mut octets = Vec::with_capacity(4 + mails * MAIL + failures * FAILURE);
+    octets.extend(u32::try_from(mails).unwrap_or(u32::MAX).to_be_bytes());
+    octets.resize(octets.len() + (mails - budget.mails.len()) * MAIL, 0);
     for mail in &budget.mails {
-        mails.extend(mail.at.0.to_be_bytes());
-        mails.extend(mail.challenge.0);
+        octets.extend(mail.at.0.to_be_bytes());
+        octets.extend(mail.challenge.0);
     }
-    let missing = FEWEST_FAILURES.saturating_sub(budget.failures.len());
-    let mut failures = vec![0; missing * FAILURE];
+    octets.resize(
+        octets.len() + (failures - budget.failures.len()) * FAILURE,
+        0,
+    );
     for failure in &budget.failures {
-        failures.extend(failure.at.0.to_be_bytes());
-        failures.extend(failure.client.map_or(NOBODY, |client| client.0));
-        failures.extend([failure.evaluated.normal, failure.evaluated.stepped]);
+        octets.extend(failure.at.0.to_be_bytes());
+        octets.extend(failure.client.map_or(NOBODY, |client| client.0));
+        octets.extend([failure.evaluated.normal, failure.evaluated.stepped]);
     }
-    let least = now.after(EMPTY_ROW);
-    db.prepare_cached("INSERT OR REPLACE INTO mailbox VALUES (?, ?, ?, ?, ?)")?
-        .execute(params![
-            limit.0,
-            mails,
-            failures,
-            signed(budget.ends_at().map_or(least, |ends| ends.max(least))),
-            writes.wrapping_add(1),
-        ])?;
-    TABLE.sweep_after(db, limit.0, now)
+    octets
 }
 
 fn mail(octets: &mut Octets<'_>) -> Option<Mail> {

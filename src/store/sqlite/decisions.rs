@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::client::Client;
-use super::{budget, idempotency, record};
+use super::{budget, idempotency, mailbox, record};
 use crate::otp::client_budget::Mailbox;
 use crate::otp::clock::UnixMillis;
 use crate::otp::idempotency::{Remembered, Repetition};
@@ -73,10 +73,11 @@ fn charge(
     if !wait.is_zero() {
         return Ok(Admission::ClientRefused { retry_after: wait });
     }
-    let (mut budget, writes) = budget::load(db, policy, request.limit)?;
-    let admission = budget.admit(limits, now, request.challenge);
+    let mut budget = budget::load(db, policy, request.limit)?;
+    let admission = budget.state.admit(limits, now, request.challenge);
     if admission == Admission::Granted {
-        budget::save(db, policy, request.limit, (&budget, writes), now)?;
+        budget::save(db, policy, request.limit, &budget, now)?;
+        mailbox::sweep(db, request.limit, now)?;
         if let Some(client) = client {
             client.budgets.charge_generate(now, mailbox);
             client.save(db, now)?;
@@ -101,9 +102,9 @@ pub fn give_back(
             .give_back_generate(Mailbox::of(request.limit));
         client.save(db, now)?;
     }
-    let (mut budget, writes) = budget::load(db, policy, request.limit)?;
-    budget.give_back(request.challenge);
-    budget::save(db, policy, request.limit, (&budget, writes), now)
+    let mut budget = budget::load(db, policy, request.limit)?;
+    budget.state.give_back(request.challenge);
+    budget::save(db, policy, request.limit, &budget, now)
 }
 
 /// Decides whether a code is right, unless the client has had its failures. Every failure is the
@@ -151,12 +152,14 @@ fn check(
     now: UnixMillis,
     request: &VerifyRequest,
 ) -> rusqlite::Result<Check> {
-    let (mut record, record_writes) = record::load(db, request.challenge)?;
-    let (mut budget, budget_writes) = budget::load(db, policy, request.limit)?;
-    let check = record.verify(&mut budget, policy, now, request);
+    let (limit, challenge) = (request.limit, request.challenge);
+    let mut record = record::load(db, limit, challenge)?;
+    let mut budget = budget::load(db, policy, limit)?;
+    let check = record.state.verify(&mut budget.state, policy, now, request);
     // The same statements whatever the answer, even for rows that say nothing: their time must not
     // tell whether a code is live.
-    record::save(db, request.challenge, (&record, record_writes), now)?;
-    budget::save(db, policy, request.limit, (&budget, budget_writes), now)?;
+    record::save(db, limit, challenge, &record, now)?;
+    budget::save(db, policy, limit, &budget, now)?;
+    mailbox::sweep(db, limit, now)?;
     Ok(check)
 }

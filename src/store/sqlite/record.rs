@@ -1,31 +1,24 @@
-//! The records of challenges as rows, one each, read and written whole.
+//! The record of a challenge as the state of a row.
 //!
-//! The state of one, in octets: wrong attempts (4), when a code was last right (8), until when that is
+//! In octets: wrong attempts (4), when a code was last right (8), until when that is
 //! remembered (8), both 0 if none was; what lets that be answered again, zeros if nothing does: the
 //! client's idempotency key (16), key (8) and tag (32) of the right code, until when (8), how often
 //! another code came under that key (4); and for each code, oldest first: tag (32), key (8), digits (1),
 //! whether it is stepped up (1), when it was made (8), until when it lives (8), when it was asked for
-//! (8), nonce (16), length of the job's id (2), the id.
+//! (8), nonce (16), length of the job's id (2), the id. There is always a code, a dead one if need be, and
+//! room for a success, so that a row weighs the same whatever became of the challenge.
 
-use std::time::Duration;
+use rusqlite::Connection;
 
-use rusqlite::{Connection, OptionalExtension, params};
-
-use super::octets::{Octets, unreadable};
-use super::signed;
-use super::sweep::{Swept, swept};
-use crate::otp::address::ChallengeId;
+use super::mailbox::{self, Row};
+use super::octets::Octets;
+use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::Class;
 use crate::otp::clock::UnixMillis;
 use crate::otp::code::{Nonce, Tag};
 use crate::otp::idempotency::IdempotencyId;
 use crate::otp::keys::KeyId;
 use crate::otp::record::{Candidate, LiveCode, Record, Replay, Success};
-
-const TABLE: Swept = swept!("record", "challenge", "ends_at");
-
-/// How long a row stays that a verify wrote although it says nothing.
-pub const EMPTY_ROW: Duration = Duration::from_secs(10);
 
 const NEVER: UnixMillis = UnixMillis(0);
 const NO_REPLAY: Replay = Replay {
@@ -42,39 +35,25 @@ const ID_LENGTH: u16 = 27;
 /// Octets of a state with one code.
 const WEIGHT: usize = 88 + WEIGHT_OF_CODE + 2 + ID_LENGTH as usize;
 
-/// What is remembered of this challenge, and how often it was written.
-pub fn load(db: &Connection, challenge: ChallengeId) -> rusqlite::Result<(Record, u32)> {
-    let found = db
-        .prepare_cached("SELECT state, writes FROM record WHERE challenge = ?")?
-        .query_row([challenge.0], |row| {
-            let mut state = Octets(row.get_ref(0)?.as_blob()?);
-            let record = read(&mut state).ok_or_else(|| unreadable(0))?;
-            Ok((record, row.get(1)?))
-        })
-        .optional()?;
-    Ok(found.unwrap_or_default())
+/// What is remembered of this challenge.
+pub fn load(
+    db: &Connection,
+    limit: LimitId,
+    challenge: ChallengeId,
+) -> rusqlite::Result<Row<Record>> {
+    mailbox::load(db, &mailbox::record(limit, challenge), read)
 }
 
-/// Writes it, and removes a few that are over.
-///
-/// A row has at least one code, a dead one if need be, and room for a success, so that it weighs the
-/// same whatever became of the challenge. It also differs from what it was: SQLite leaves a page alone
-/// that a write would not change, and a verify that changes nothing must take as long as another.
+/// Writes it.
 pub fn save(
     db: &Connection,
+    limit: LimitId,
     challenge: ChallengeId,
-    (record, writes): (&Record, u32),
+    row: &Row<Record>,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
-    let least = now.after(EMPTY_ROW);
-    db.prepare_cached("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)")?
-        .execute(params![
-            challenge.0,
-            written(record),
-            signed(record.ends_at().map_or(least, |ends| ends.max(least))),
-            writes.wrapping_add(1),
-        ])?;
-    TABLE.sweep_after(db, challenge.0, now)
+    let (name, state) = (mailbox::record(limit, challenge), written(&row.state));
+    row.save(db, &name, &state, row.state.ends_at(), now)
 }
 
 fn read(state: &mut Octets<'_>) -> Option<Record> {

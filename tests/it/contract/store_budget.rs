@@ -381,7 +381,7 @@ async fn time_left(bench: &Bench, who: Who) -> Duration {
     }
     let limit = who.limit.0;
     let ends = move |db: &rusqlite::Connection| {
-        let query = "SELECT ends_at FROM mailbox WHERE limit_id = ?";
+        let query = "SELECT ends_at FROM mailbox WHERE name = ?";
         db.query_row(query, [limit], |row| row.get::<_, i64>(0))
     };
     let ends_at = bench.database().0.run(ends).await.unwrap();

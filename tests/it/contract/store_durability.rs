@@ -400,7 +400,7 @@ async fn rows_of_the_embedded_store_that_are_over_go_away() {
         let other = bench.who(&name, "other").challenge.to_string();
         store.count_unconfirmed(&other).await.unwrap();
         bench.clock.advance(Duration::from_secs(2 * 60 * 60));
-        most = most.max(rows("record"));
+        most = most.max(rows("mailbox"));
         assert!(rows("request") <= 2 * 20, "{}", rows("request"));
     }
     assert!(most <= 8, "{most}");

@@ -63,7 +63,7 @@ async fn a_mailboxs_row_is_as_long_whatever_a_verify_answers() {
     let row = |who: Who| -> i64 {
         reader
             .query_row(
-                "SELECT length(mails) + length(failures) FROM mailbox WHERE limit_id = ?",
+                "SELECT length(state) FROM mailbox WHERE name = ?",
                 [who.limit.0],
                 |row| row.get(0),
             )
