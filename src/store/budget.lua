@@ -12,8 +12,8 @@
 local INSTANT = '>I6'
 local MAIL, MAIL_LENGTH, FAILURE, FAILURE_LENGTH = '>I6c16', 22, '>I6c16BB', 24
 local BUDGET, MAILS_AT = '>c1I6I4', 12
-local NO_CLIENT, NO_MAIL, NO_FAILURES = ZEROS(16), ZEROS(22), ZEROS(144)
-local NO_BUDGET = FIXED .. ZEROS(9) .. '\1' .. NO_MAIL .. NO_FAILURES
+local NO_CLIENT, NO_MAIL, NO_FAILURES = '\0*16', '\0*22', '\0*144'
+local NO_BUDGET = '\2\0*9\1\0*166'
 
 local function failure_ends(at, normal)
   return at + (normal > 0 and MONTH_MS or DAY_MS)

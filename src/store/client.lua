@@ -13,7 +13,7 @@
 
 local FACTORS = { 1, 2, 4 }
 local GENERATE, GENERATE_LENGTH, INSTANT_LENGTH = '>I6c8', 14, 6
-local NO_BUCKET = FIXED .. ZEROS(10)
+local NO_BUCKET = '\2\0*10'
 
 -- A list behind what is over at its head.
 local function drop_over(list, length, now)

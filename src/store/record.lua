@@ -14,9 +14,9 @@
 local RECORD, REPLAY = '>c1I2I6I6c64c0', '>c16c8c32I6I2'
 local CODE, REST_OF_CODE = '>c32c8BBI6I6', '>I6c16I2c0'
 local CODES_AT, REST_AT, LENGTH_AT = 80, 55, 76
-local NO_REPLAY = ZEROS(64)
-local NO_CODE = ZEROS(77) .. '\27' .. ZEROS(27)
-local NO_RECORD = FIXED .. ZEROS(78) .. NO_CODE
+local NO_REPLAY = '\0*64'
+local NO_CODE = '\0*77\27\0*27'
+local NO_RECORD = '\2\0*155\27\0*27'
 
 -- The code at this place, and where it ends.
 local function read_code(stored, place)

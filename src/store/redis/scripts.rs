@@ -79,19 +79,23 @@ impl Scripts {
     }
 }
 
-/// A script of these files, in which `ZEROS(n)` stands for a literal of so many zeros: a string that is
-/// put together is put together by each call.
+/// A script of these files behind the policy.
 fn assemble(policy: &Policy, files: &[&str]) -> Script {
-    let code = files.join("\n");
-    let mut parts = code.split("ZEROS(");
-    let mut whole = constants(policy);
-    whole.push_str(parts.next().unwrap_or_default());
+    Script::new(constants(policy) + &write_zeros_out(&files.join("\n")))
+}
+
+/// `\0*N` in a literal stands for so many zeros, which the script's text has one by one: a string that is
+/// put together is put together by each call.
+fn write_zeros_out(code: &str) -> String {
+    let mut parts = code.split(r"\0*");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (count, rest) = part.split_once(')').unwrap_or_default();
-        let zeros = "\\0".repeat(count.parse().unwrap_or_default());
-        let _ = write!(whole, "'{zeros}'{rest}");
+        let end = part.find(|char: char| !char.is_ascii_digit());
+        let (count, rest) = part.split_at(end.unwrap_or(part.len()));
+        whole.push_str(&r"\0".repeat(count.parse().unwrap_or_default()));
+        whole.push_str(rest);
     }
-    Script::new(whole)
+    whole
 }
 
 /// What the scripts know of the policy.
@@ -141,4 +145,17 @@ fn constants(policy: &Policy) -> String {
         let _ = writeln!(lines, "local {name} = {number}");
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write_zeros_out;
+
+    #[test]
+    fn a_run_of_zeros_stands_in_the_script_one_by_one() {
+        let code = r"local a, b = '\2\0*3\27\0*12', '\0'";
+        let zeros = r"\0".repeat(12);
+        let whole = format!(r"local a, b = '\2\0\0\0\27{zeros}', '\0'");
+        assert_eq!(write_zeros_out(code), whole);
+    }
 }
