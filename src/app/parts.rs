@@ -74,14 +74,13 @@ pub fn gate(settings: &Settings) -> Gate {
 /// How a code is made, how long it lives, what ends it.
 pub fn policy(settings: &Settings) -> Policy {
     let (otp, limits) = (&settings.otp, &settings.limits);
-    let are_clients_limited = limits.enabled && limits.client.enabled;
     Policy {
         digits: otp.digits,
         lifetime: otp.lifetime,
         attempts: otp.attempts,
         resend: otp.resend,
         limits: limits.enabled.then_some(limits.address),
-        client_limits: are_clients_limited.then_some(ClientLimits {
+        client_limits: limits.client.enabled.then_some(ClientLimits {
             generate_per_10m: limits.client.generate_per_10m,
             generate_per_hour: limits.client.generate_per_hour,
             distinct_addresses_per_hour: limits.client.distinct_addresses_per_hour,

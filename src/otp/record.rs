@@ -188,6 +188,11 @@ impl Check {
     fn incorrect(cause: Cause) -> Self {
         Self::free(Verdict::Incorrect(cause))
     }
+
+    /// The client has had its failures, for so long.
+    pub fn refused(retry_after: Duration) -> Self {
+        Self::free(Verdict::Refused { retry_after })
+    }
 }
 
 impl Record {

@@ -16,9 +16,7 @@ use crate::otp::client_budget::{
 use crate::otp::clock::millis;
 use crate::otp::policy::ClientLimits;
 use crate::redis_link::{LinkError, Script};
-use crate::store::{
-    Admission, AdmitRequest, Admitted, Check, Evaluated, StoreError, Verdict, VerifyRequest,
-};
+use crate::store::{Admission, AdmitRequest, Admitted, Check, StoreError, Verdict, VerifyRequest};
 
 /// A client whose limits count, as scripts take it.
 pub struct Client {
@@ -139,10 +137,8 @@ impl RedisStore {
         let (wait, mut stands) = (answer.wait, client.failure_quota(answer.stands.into_iter()));
         if !wait.is_zero() {
             return Ok(Check {
-                verdict: Verdict::Refused { retry_after: wait },
-                evaluated: Evaluated::default(),
-                resolved: 0,
                 client: stands,
+                ..Check::refused(wait)
             });
         }
         let check = self.in_time(begin, self.verify_with(request, None)).await;

@@ -11,7 +11,7 @@ use crate::otp::client_budget::Mailbox;
 use crate::otp::clock::UnixMillis;
 use crate::otp::idempotency::{Remembered, Repetition};
 use crate::otp::policy::Policy;
-use crate::store::{Admission, AdmitRequest, Admitted, Check, Evaluated, Verdict, VerifyRequest};
+use crate::store::{Admission, AdmitRequest, Admitted, Check, Verdict, VerifyRequest};
 
 /// Decides whether one more mail may be sent, for the client and then for the mailbox. A request that
 /// repeats another is charged to neither.
@@ -133,12 +133,7 @@ pub fn verify(
         client.save(db, now)?;
         check
     } else {
-        Check {
-            verdict: Verdict::Refused { retry_after: wait },
-            evaluated: Evaluated::default(),
-            resolved: 0,
-            client: None,
-        }
+        Check::refused(wait)
     };
     Ok(Check {
         client: client.failure_quota(now),
