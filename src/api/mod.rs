@@ -19,6 +19,7 @@ pub mod body;
 pub mod exchange;
 pub mod framing;
 pub mod connection;
+mod departure;
 pub mod room;
 pub mod server;
 pub mod ops;
@@ -37,7 +38,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 use self::openapi::Callers;
 use crate::otp::address::{AddressError, EmailAddress};
@@ -49,7 +49,8 @@ use crate::queue::JobQueue;
 use crate::store::OtpStore;
 use crate::telemetry::Telemetry;
 use cors::Cors;
-use exchange::{Exchange, Failure};
+use departure::ToItsEnd;
+use exchange::Exchange;
 use intake::Intake;
 use problem::Problem;
 
@@ -156,9 +157,7 @@ impl Api {
         if self.tasks.len() >= UNFINISHED {
             return Err(Problem::unavailable(TooMuchBegun));
         }
-        let task = self.tasks.spawn(work.in_current_span());
-        task.await
-            .unwrap_or_else(|_panic| Err(Problem::internal_error(Failure::Panicked)))
+        ToItsEnd::new(&self.tasks, work).await
     }
 }
 
