@@ -61,8 +61,8 @@ deny:
 # Changes the rules and looks whether a test notices: first those beside the rules, which are fast, then
 # for what they missed the contract of the store and the endpoints. Needs `cargo install --locked cargo-mutants`.
 mutants:
-	-cargo mutants -- --lib
-	cargo mutants --iterate -- --test it -- contract::store api::
+	-cargo mutants -C --lib
+	cargo mutants --iterate -C --test=it -- -- contract::store api::
 
 install:
 	bash tests/install

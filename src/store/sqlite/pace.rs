@@ -61,10 +61,10 @@ pub fn give_back(db: &Connection, name: PaceName, at: UnixMillis) -> rusqlite::R
 
 /// The place of the newest mail, or 0 if there is none.
 fn newest(db: &Connection, name: PaceName) -> rusqlite::Result<i64> {
-    db.prepare_cached("SELECT place FROM pace WHERE name = ? ORDER BY place DESC LIMIT 1")?
-        .query_row([name.0], |row| row.get(0))
-        .optional()
-        .map(Option::unwrap_or_default)
+    let newest: Option<i64> = db
+        .prepare_cached("SELECT max(place) FROM pace WHERE name = ?")?
+        .query_row([name.0], |row| row.get(0))?;
+    Ok(newest.unwrap_or_default())
 }
 
 /// Removes the mails that were counted while the clock was wrong. What stands before them decides
