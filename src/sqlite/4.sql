@@ -5,7 +5,7 @@ CREATE TABLE mailbox (
     name    BLOB PRIMARY KEY,   -- 16 or 32 bytes
     state   BLOB NOT NULL,      -- laid out in src/store/sqlite/budget.rs and record.rs
     ends_at INTEGER NOT NULL,   -- when nothing of it matters any more
-    writes  INTEGER NOT NULL    -- how often it was written, so that each write changes the page
+    change  INTEGER NOT NULL    -- which change of the writer's it was, so that each changes the page
 ) WITHOUT ROWID;
 INSERT INTO mailbox
 SELECT
@@ -28,7 +28,7 @@ SELECT
         ), '')
     ),
     ends_at,
-    writes
+    0
 FROM challenge;
 INSERT INTO mailbox
 SELECT
@@ -49,7 +49,7 @@ SELECT
         ), '')
     ),
     ends_at,
-    writes
+    0
 FROM budget;
 DROP TABLE code;
 DROP TABLE challenge;

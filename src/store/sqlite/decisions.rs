@@ -74,7 +74,7 @@ fn charge(
         return Ok(Admission::ClientRefused { retry_after: wait });
     }
     let mut budget = budget::load(db, policy, request.limit)?;
-    let admission = budget.state.admit(limits, now, request.challenge);
+    let admission = budget.admit(limits, now, request.challenge);
     if admission == Admission::Granted {
         budget::save(db, policy, request.limit, &budget, now)?;
         mailbox::sweep(db, request.limit, now)?;
@@ -103,7 +103,7 @@ pub fn give_back(
         client.save(db, now)?;
     }
     let mut budget = budget::load(db, policy, request.limit)?;
-    budget.state.give_back(request.challenge);
+    budget.give_back(request.challenge);
     budget::save(db, policy, request.limit, &budget, now)
 }
 
@@ -150,10 +150,15 @@ fn check(
     let (limit, challenge) = (request.limit, request.challenge);
     let mut record = record::load(db, limit, challenge)?;
     let mut budget = budget::load(db, policy, limit)?;
-    let check = record.state.verify(&mut budget.state, policy, now, request);
+    let check = record.state.verify(&mut budget, policy, now, request);
     // The same statements whatever the answer, even for rows that say nothing: their time must not
     // tell whether a code is live.
-    record::save(db, limit, challenge, &record, now)?;
+    let name = if record.is_stored {
+        mailbox::record(limit, challenge)
+    } else {
+        mailbox::no_record(limit)
+    };
+    record::save(db, name, &record.state, now)?;
     budget::save(db, policy, limit, &budget, now)?;
     mailbox::sweep(db, limit, now)?;
     Ok(check)

@@ -22,7 +22,8 @@ const EMPTY_ROW: Duration = Duration::from_secs(10);
 pub struct Row<T> {
     /// What it says.
     pub state: T,
-    writes: u32,
+    /// Whether it was there.
+    pub is_stored: bool,
 }
 
 /// The name of a mailbox's budget.
@@ -38,6 +39,12 @@ pub fn record(limit: LimitId, challenge: ChallengeId) -> [u8; 32] {
     name
 }
 
+/// The name of a record that says nothing, whatever the challenge: there are as many challenges as
+/// callers think of contexts, and rows that stand together go slowly.
+pub fn no_record(limit: LimitId) -> [u8; 32] {
+    record(limit, ChallengeId([0; 16]))
+}
+
 /// What stands under a name.
 pub fn load<T: Default>(
     db: &Connection,
@@ -45,39 +52,36 @@ pub fn load<T: Default>(
     read: impl Fn(&mut Octets<'_>) -> Option<T>,
 ) -> rusqlite::Result<Row<T>> {
     let found = db
-        .prepare_cached("SELECT state, writes FROM mailbox WHERE name = ?")?
+        .prepare_cached("SELECT state FROM mailbox WHERE name = ?")?
         .query_row([name], |row| {
             let mut octets = Octets(row.get_ref(0)?.as_blob()?);
             Ok(Row {
                 state: read(&mut octets).ok_or_else(|| unreadable(0))?,
-                writes: row.get(1)?,
+                is_stored: true,
             })
         })
         .optional()?;
     Ok(found.unwrap_or_default())
 }
 
-impl<T> Row<T> {
-    /// Writes the row, even one that says nothing. It always differs from what it was: SQLite leaves a page
-    /// alone that a write would not change, and a verify that changes nothing must take as long as another.
-    pub fn save(
-        &self,
-        db: &Connection,
-        name: &[u8],
-        state: &[u8],
-        ends_at: Option<UnixMillis>,
-        now: UnixMillis,
-    ) -> rusqlite::Result<()> {
-        let least = now.after(EMPTY_ROW);
-        db.prepare_cached("INSERT OR REPLACE INTO mailbox VALUES (?, ?, ?, ?)")?
-            .execute(params![
-                name,
-                state,
-                signed(ends_at.map_or(least, |ends| ends.max(least))),
-                self.writes.wrapping_add(1),
-            ])
-            .map(drop)
-    }
+/// Writes a row, even one that says nothing. It always differs from what it was: SQLite leaves a page alone
+/// that a write would not change, and a verify that changes nothing must take as long as another.
+pub fn save(
+    db: &Connection,
+    name: &[u8],
+    state: &[u8],
+    ends_at: Option<UnixMillis>,
+    now: UnixMillis,
+) -> rusqlite::Result<()> {
+    let least = now.after(EMPTY_ROW);
+    db.prepare_cached("INSERT OR REPLACE INTO mailbox VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            name,
+            state,
+            signed(ends_at.map_or(least, |ends| ends.max(least))),
+            i64::try_from(db.total_changes()).unwrap_or(i64::MAX),
+        ])
+        .map(drop)
 }
 
 /// Removes a few rows that are over.

@@ -44,16 +44,14 @@ pub fn load(
     mailbox::load(db, &mailbox::record(limit, challenge), read)
 }
 
-/// Writes it.
+/// Writes it under the name of the challenge, or under that of no record.
 pub fn save(
     db: &Connection,
-    limit: LimitId,
-    challenge: ChallengeId,
-    row: &Row<Record>,
+    name: [u8; 32],
+    record: &Record,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
-    let (name, state) = (mailbox::record(limit, challenge), written(&row.state));
-    row.save(db, &name, &state, row.state.ends_at(), now)
+    mailbox::save(db, &name, &written(record), record.ends_at(), now)
 }
 
 fn read(state: &mut Octets<'_>) -> Option<Record> {

@@ -84,6 +84,21 @@ async fn a_mailboxs_row_is_as_long_whatever_a_verify_answers() {
     assert_eq!(row(nobody), empty);
 }
 
+#[tokio::test]
+async fn verifies_without_a_code_leave_two_rows_however_many_contexts_there_are() {
+    let bench = Bench::open_with(Sqlite, LIMITED).await;
+    let store = bench.store().await;
+    for context in 0..50 {
+        let who = bench.who("nobody@example.org", &context.to_string());
+        bench.verify(&*store, who, "000000").await;
+    }
+    let count = |db: &rusqlite::Connection| {
+        db.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
+    };
+    let rows: u32 = bench.database().0.run(count).await.unwrap();
+    assert_eq!(rows, 2, "a budget, and a record that says nothing");
+}
+
 /// Octets of the record and of the budget.
 async fn weight(bench: &Bench, who: Who) -> (usize, usize) {
     let link = bench.server().connect().await;
