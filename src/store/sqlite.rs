@@ -139,8 +139,9 @@ impl OtpStore for SqliteStore {
             let budget = budget::load(db, policy, limit)?;
             let issued = record.state.issue(&budget, policy, now, &request);
             if record.state != before {
-                record::save(db, mailbox::record(limit, challenge), &record.state, now)?;
-                mailbox::sweep(db, limit, now)?;
+                let name = mailbox::record(limit, challenge);
+                record::save(db, name, &record.state, now)?;
+                mailbox::sweep(db, &name, now)?;
             }
             Ok(issued)
         };

@@ -77,7 +77,7 @@ fn charge(
     let admission = budget.admit(limits, now, request.challenge);
     if admission == Admission::Granted {
         budget::save(db, policy, request.limit, &budget, now)?;
-        mailbox::sweep(db, request.limit, now)?;
+        mailbox::sweep(db, &request.limit.0, now)?;
         if let Some(client) = client {
             client.budgets.charge_generate(now, mailbox);
             client.save(db, now)?;
@@ -160,6 +160,6 @@ fn check(
     };
     record::save(db, name, &record.state, now)?;
     budget::save(db, policy, limit, &budget, now)?;
-    mailbox::sweep(db, limit, now)?;
+    mailbox::sweep(db, &name, now)?;
     Ok(check)
 }

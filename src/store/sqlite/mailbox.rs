@@ -84,7 +84,7 @@ pub fn save(
         .map(drop)
 }
 
-/// Removes a few rows that are over.
-pub fn sweep(db: &Connection, limit: LimitId, now: UnixMillis) -> rusqlite::Result<()> {
-    TABLE.sweep_after(db, limit.0, now)
+/// Removes a few rows that are over behind the one of this name.
+pub fn sweep(db: &Connection, name: &[u8], now: UnixMillis) -> rusqlite::Result<()> {
+    TABLE.sweep_after(db, name, now)
 }

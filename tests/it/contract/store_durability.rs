@@ -404,4 +404,12 @@ async fn rows_of_the_embedded_store_that_are_over_go_away() {
         assert!(rows("request") <= 2 * 20, "{}", rows("request"));
     }
     assert!(most <= 8, "{most}");
+    // Those of one mailbox stand together, and go all the same.
+    for context in 0..200 {
+        let who = bench.who("ann@example.org", &context.to_string());
+        bench.issue(&*store, who, "job").await;
+        bench.clock.advance(Duration::from_secs(60));
+    }
+    // Eleven live ones, and no more than as many of those that are over.
+    assert!(rows("mailbox") <= 2 * 11, "{}", rows("mailbox"));
 }
