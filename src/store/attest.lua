@@ -6,7 +6,7 @@
 -- Answers 'known', 'other_address_key', 'other_master_key' or 'unreadable'.
 
 local now, memory, address = clock(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
-local FIRST_MASTER = 4
+local FIRST_MASTER <const> = 4
 
 local notes = load(KEYS[1], { at = 0, masters = {} })
 if not notes then

@@ -9,11 +9,17 @@
 -- There are no fewer mails and wrong codes than some, of 1970 if need be and first then, so that a
 -- budget weighs the same whether a code was compared or not.
 
-local INSTANT = '>I6'
-local MAIL, MAIL_LENGTH, FAILURE, FAILURE_LENGTH = '>I6c16', 22, '>I6c16BB', 24
-local BUDGET, MAILS_AT = '>c1I6I4', 12
-local NO_CLIENT, NO_MAIL, NO_FAILURES = '\0*16', '\0*22', '\0*144'
-local NO_BUDGET = '\2\0*9\1\0*166'
+local INSTANT <const> = '>I6'
+local MAIL <const> = '>I6c16'
+local MAIL_LENGTH <const> = 22
+local FAILURE <const> = '>I6c16BB'
+local FAILURE_LENGTH <const> = 24
+local BUDGET <const> = '>c1I6I4'
+local MAILS_AT <const> = 12
+local NO_CLIENT <const> = '\0*16'
+local NO_MAIL <const> = '\0*22'
+local NO_FAILURES <const> = '\0*144'
+local NO_BUDGET <const> = '\2\0*9\1\0*166'
 
 local function failure_ends(at, normal)
   return at + (normal > 0 and MONTH_MS or DAY_MS)

@@ -12,8 +12,10 @@
 -- its limits do not count.
 
 local FACTORS = { 1, 2, 4 }
-local GENERATE, GENERATE_LENGTH, INSTANT_LENGTH = '>I6c8', 14, 6
-local NO_BUCKET = '\2\0*10'
+local GENERATE <const> = '>I6c8'
+local GENERATE_LENGTH <const> = 14
+local INSTANT_LENGTH <const> = 6
+local NO_BUCKET <const> = '\2\0*10'
 
 -- A list behind what is over at its head.
 local function drop_over(list, length, now)

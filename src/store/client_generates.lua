@@ -1,6 +1,6 @@
 -- The rules of `ClientBudgets` about codes asked for, behind `client.lua`.
 
-local TEN_MINUTES_MS = 600000
+local TEN_MINUTES_MS <const> = 600000
 -- Each a limit, its window, and whether mailboxes count in place of codes.
 local GENERATE_LIMITS = {
   { CLIENT_GENERATES_PER_10M, TEN_MINUTES_MS, false },

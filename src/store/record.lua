@@ -11,12 +11,16 @@
 -- There is always a code, a dead one if need be, and always room for a success, so that a record
 -- weighs the same whatever became of it.
 
-local RECORD, REPLAY = '>c1I2I6I6c64c0', '>c16c8c32I6I2'
-local CODE, REST_OF_CODE = '>c32c8BBI6I6', '>I6c16I2c0'
-local CODES_AT, REST_AT, LENGTH_AT = 80, 55, 76
-local NO_REPLAY = '\0*64'
-local NO_CODE = '\0*77\27\0*27'
-local NO_RECORD = '\2\0*155\27\0*27'
+local RECORD <const> = '>c1I2I6I6c64c0'
+local REPLAY <const> = '>c16c8c32I6I2'
+local CODE <const> = '>c32c8BBI6I6'
+local REST_OF_CODE <const> = '>I6c16I2c0'
+local CODES_AT <const> = 80
+local REST_AT <const> = 55
+local LENGTH_AT <const> = 76
+local NO_REPLAY <const> = '\0*64'
+local NO_CODE <const> = '\0*77\27\0*27'
+local NO_RECORD <const> = '\2\0*155\27\0*27'
 
 -- The code at this place, and where it ends.
 local function read_code(stored, place)

@@ -10,8 +10,14 @@
 -- budget, and nothing is written if anything is unreadable or the client refused.
 -- Tags are HMACs under a key that callers do not have, so comparing them may take any time.
 
-local FIRST_TAG = 5
-local CORRECT, REPEATED, KEY_REUSED, WRONG, NO_LIVE_CODE, BUDGET_SPENT, REFUSED = 1, 2, 3, 4, 5, 6, 7
+local FIRST_TAG <const> = 5
+local CORRECT <const> = 1
+local REPEATED <const> = 2
+local KEY_REUSED <const> = 3
+local WRONG <const> = 4
+local NO_LIVE_CODE <const> = 5
+local BUDGET_SPENT <const> = 6
+local REFUSED <const> = 7
 
 local now = clock(ARGV[1])
 -- Of the client and of the mailbox; the client's idempotency key is empty if it may not repeat the

@@ -1,6 +1,7 @@
-//! The scripts as the server gets them: behind the policy, whose numbers are constants of each script, so
-//! that no call reads them anew. Processes with other policies have other scripts.
+//! The scripts as the server gets them: with the numbers of the policy among their constants, so that no call
+//! reads them anew. Processes with other policies have other scripts.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -81,13 +82,42 @@ impl Scripts {
 
 /// A script of these files behind the policy.
 fn assemble(policy: &Policy, files: &[&str]) -> Script {
-    Script::new(constants(policy) + &write_zeros_out(&files.join("\n")))
+    Script::new(without_constants(&(constants(policy) + &files.join("\n"))))
 }
 
-/// `\0*N` in a literal stands for so many zeros, which the script's text has one by one: a string that is
-/// put together is put together by each call.
-fn write_zeros_out(code: &str) -> String {
-    let mut parts = code.split(r"\0*");
+/// The code with the value of each `local NAME <const> = value` in the places of its name. Lua 5.4 does
+/// that; in 5.1, which Redis runs, each call would set all of them up anew, and bind them to each function.
+/// `\0*N` in a value stands for so many zeros.
+fn without_constants(code: &str) -> String {
+    let mut values = HashMap::new();
+    let mut whole = String::new();
+    for line in code.lines() {
+        let constant = line.strip_prefix("local ");
+        if let Some((name, value)) = constant.and_then(|rest| rest.split_once(" <const> = ")) {
+            values.insert(name, with_zeros(value));
+            continue;
+        }
+        let mut rest = line;
+        while let Some(begin) = rest.find(is_of_a_name) {
+            let (before, word) = rest.split_at(begin);
+            let end = word.find(|char| !is_of_a_name(char)).unwrap_or(word.len());
+            let (word, behind) = word.split_at(end);
+            whole.push_str(before);
+            whole.push_str(values.get(word).map_or(word, String::as_str));
+            rest = behind;
+        }
+        whole.push_str(rest);
+        whole.push('\n');
+    }
+    whole
+}
+
+fn is_of_a_name(char: char) -> bool {
+    char.is_ascii_alphanumeric() || char == '_'
+}
+
+fn with_zeros(value: &str) -> String {
+    let mut parts = value.split(r"\0*");
     let mut whole = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let end = part.find(|char: char| !char.is_ascii_digit());
@@ -138,24 +168,32 @@ fn constants(policy: &Policy) -> String {
     ];
     let mut lines = String::new();
     for (name, is_on) in switches {
-        let _ = writeln!(lines, "local {name} = {is_on}");
+        let _ = writeln!(lines, "local {name} <const> = {is_on}");
     }
     for (name, number) in numbers {
         let number: u64 = number;
-        let _ = writeln!(lines, "local {name} = {number}");
+        let _ = writeln!(lines, "local {name} <const> = {number}");
     }
     lines
 }
 
 #[cfg(test)]
 mod tests {
-    use super::write_zeros_out;
+    use super::without_constants;
 
     #[test]
-    fn a_run_of_zeros_stands_in_the_script_one_by_one() {
-        let code = r"local a, b = '\2\0*3\27\0*12', '\0'";
+    fn a_constant_stands_in_the_places_of_its_name_and_of_no_longer_one() {
+        let code = "local DAY <const> = 24\nlocal days = DAY * 7 + DAY_MS + XDAY\nreturn DAY";
+        let whole = "local days = 24 * 7 + DAY_MS + XDAY\nreturn 24\n";
+        assert_eq!(without_constants(code), whole);
+    }
+
+    #[test]
+    fn a_run_of_zeros_in_a_constant_is_written_out() {
+        let code = r"local NONE <const> = '\2\0*3\27\0*12'
+return NONE";
         let zeros = r"\0".repeat(12);
-        let whole = format!(r"local a, b = '\2\0\0\0\27{zeros}', '\0'");
-        assert_eq!(write_zeros_out(code), whole);
+        let whole = format!("return '{}{zeros}'\n", r"\2\0\0\0\27");
+        assert_eq!(without_constants(code), whole);
     }
 }
