@@ -34,29 +34,29 @@ local function read_code(stored, place)
   return code, behind
 end
 
--- The record of a challenge without what is over; nil if this version can't read it.
+-- The record of a challenge without what is over, but for the newest code, dead or alive; nil if this
+-- version can't read it.
 local function load_record(key, now)
   local stored = redis.call('GET', key) or NO_RECORD
   if stored:byte() ~= FIXED_BYTE then
     return nil
   end
   local _, attempts, success_at, success_ends, replay = struct.unpack('>c1I2I6I6c64', stored)
-  local codes, place = {}, CODES_AT
+  local codes, code, place = {}, nil, CODES_AT
   while place <= #stored do
-    local code
     code, place = read_code(stored, place)
     if code.ends > now and code.made <= now + CLOCK_STEP_MS then
       codes[#codes + 1] = code
     end
   end
-  if place ~= #stored + 1 then
+  if not code or place ~= #stored + 1 then
     return nil
   end
   if success_ends <= now or success_at > now + CLOCK_STEP_MS then
     success_at, success_ends, replay = 0, 0, NO_REPLAY
   end
   return {
-    codes = codes, attempts = codes[1] and attempts or 0,
+    codes = codes, newest = code, attempts = codes[1] and attempts or 0,
     success_at = success_at, success_ends = success_ends, replay = replay,
   }
 end

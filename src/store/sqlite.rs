@@ -137,11 +137,9 @@ impl OtpStore for SqliteStore {
             let mut record = record::load(db, limit, challenge)?;
             let before = record.state.clone();
             let budget = budget::load(db, policy, limit)?;
-            let issued = record.state.issue(&budget, policy, now, &request);
+            let issued = record.state.issue(&budget.state, policy, now, &request);
             if record.state != before {
-                let name = mailbox::record(limit, challenge);
-                record::save(db, name, &record.state, now)?;
-                mailbox::sweep(db, &name, now)?;
+                record::save(db, limit, challenge, &record, now)?;
             }
             Ok(issued)
         };

@@ -59,6 +59,14 @@ end
 local function answer(what, normal, stepped, resolved)
   save_record(KEYS[1], now, record)
   if HAS_LIMITS then
+    -- Made whatever the answer, and charged if the code is wrong.
+    local client_name = whose == '' and NO_CLIENT or whose
+    local failure = struct.pack(FAILURE, now, client_name, normal or 0, stepped or 0)
+    local with_failure = append(budget.failures, FAILURE_LENGTH, failure)
+    if what == WRONG then
+      budget.failures = with_failure
+      budget.ends = math.max(budget.ends, failure_ends(now, normal))
+    end
     save_budget(KEYS[2], now, budget)
   end
   local is_right = what == CORRECT or what == REPEATED
@@ -87,7 +95,7 @@ end
 local is_live = #record.codes > 0
 local right, normal, stepped = nil, 0, 0
 local has_share = not HAS_LIMITS or whose == '' or budget.of_client < FAILURES_PER_CLIENT_PER_DAY
-local codes = is_live and record.codes or { (read_code(NO_CODE, 1)) }
+local codes = is_live and record.codes or { record.newest }
 for place = 1, #codes do
   local code = codes[place]
   if has_share and is_open(budget, code.is_stepped) then
@@ -120,11 +128,5 @@ end
 record.attempts = record.attempts + 1
 if record.attempts >= MOST_ATTEMPTS then
   record.codes, record.attempts = {}, 0
-end
-if HAS_LIMITS then
-  local client_name = whose == '' and NO_CLIENT or whose
-  local failure = struct.pack(FAILURE, now, client_name, normal, stepped)
-  budget.failures = append(budget.failures, FAILURE_LENGTH, failure)
-  budget.ends = math.max(budget.ends, failure_ends(now, normal))
 end
 return answer(WRONG, normal, stepped)

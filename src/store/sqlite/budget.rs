@@ -8,7 +8,7 @@
 
 use rusqlite::Connection;
 
-use super::mailbox;
+use super::mailbox::{self, Found};
 use super::octets::Octets;
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::{Budget, ClientPrefix, Evaluated, Failure, Mail};
@@ -23,10 +23,10 @@ const FAILURE: usize = 26;
 const NOBODY: [u8; 16] = [0; 16];
 
 /// What is remembered of this mailbox; nothing without limits.
-pub fn load(db: &Connection, policy: &Policy, limit: LimitId) -> rusqlite::Result<Budget> {
+pub fn load(db: &Connection, policy: &Policy, limit: LimitId) -> rusqlite::Result<Found<Budget>> {
     match policy.limits {
-        Some(_) => Ok(mailbox::load(db, &mailbox::budget(limit), read)?.state),
-        None => Ok(Budget::default()),
+        Some(_) => mailbox::load(db, &mailbox::budget(limit), read),
+        None => Ok(Found::default()),
     }
 }
 
@@ -35,14 +35,14 @@ pub fn save(
     db: &Connection,
     policy: &Policy,
     limit: LimitId,
-    budget: &Budget,
+    budget: &Found<Budget>,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
     if policy.limits.is_none() {
         return Ok(());
     }
-    let (name, state) = (mailbox::budget(limit), written(budget));
-    mailbox::save(db, &name, &state, budget.ends_at(), now)
+    let (name, state) = (mailbox::budget(limit), written(&budget.state));
+    budget.save(db, &name, &state, budget.state.ends_at(), now)
 }
 
 fn read(octets: &mut Octets<'_>) -> Option<Budget> {

@@ -74,7 +74,7 @@ fn charge(
         return Ok(Admission::ClientRefused { retry_after: wait });
     }
     let mut budget = budget::load(db, policy, request.limit)?;
-    let admission = budget.admit(limits, now, request.challenge);
+    let admission = budget.state.admit(limits, now, request.challenge);
     if admission == Admission::Granted {
         budget::save(db, policy, request.limit, &budget, now)?;
         mailbox::sweep(db, &request.limit.0, now)?;
@@ -103,7 +103,7 @@ pub fn give_back(
         client.save(db, now)?;
     }
     let mut budget = budget::load(db, policy, request.limit)?;
-    budget.give_back(request.challenge);
+    budget.state.give_back(request.challenge);
     budget::save(db, policy, request.limit, &budget, now)
 }
 
@@ -150,16 +150,10 @@ fn check(
     let (limit, challenge) = (request.limit, request.challenge);
     let mut record = record::load(db, limit, challenge)?;
     let mut budget = budget::load(db, policy, limit)?;
-    let check = record.state.verify(&mut budget, policy, now, request);
-    // The same statements whatever the answer, even for rows that say nothing: their time must not
-    // tell whether a code is live.
-    let name = if record.is_stored {
-        mailbox::record(limit, challenge)
-    } else {
-        mailbox::no_record(limit)
-    };
-    record::save(db, name, &record.state, now)?;
+    let check = record.state.verify(&mut budget.state, policy, now, request);
+    // The same statements whatever the answer, even if there is nothing to say: their time must not
+    // tell whether a code is live. The budget first, since the record may stand next to it.
     budget::save(db, policy, limit, &budget, now)?;
-    mailbox::sweep(db, &name, now)?;
+    record::save(db, limit, challenge, &record, now)?;
     Ok(check)
 }

@@ -14,16 +14,24 @@ use crate::otp::clock::UnixMillis;
 
 const TABLE: Swept = swept!("mailbox", "name", "ends_at");
 
-/// How long a row stays that a verify wrote although it says nothing.
+/// How long a row stays that says nothing.
 const EMPTY_ROW: Duration = Duration::from_secs(10);
 
-/// A row that was read.
+/// What was found under a name.
 #[derive(Default)]
-pub struct Row<T> {
-    /// What it says.
+pub struct Found<T> {
+    /// What the row says; nothing if there is none.
     pub state: T,
-    /// Whether it was there.
-    pub is_stored: bool,
+    /// Set if there is none.
+    neighbour: Option<Neighbour>,
+    is_stored: bool,
+}
+
+/// The row that stands where another one would.
+struct Neighbour {
+    name: Vec<u8>,
+    state: Vec<u8>,
+    ends_at: i64,
 }
 
 /// The name of a mailbox's budget.
@@ -39,48 +47,65 @@ pub fn record(limit: LimitId, challenge: ChallengeId) -> [u8; 32] {
     name
 }
 
-/// The name of a record that says nothing, whatever the challenge: there are as many challenges as
-/// callers think of contexts, and rows that stand together go slowly.
-pub fn no_record(limit: LimitId) -> [u8; 32] {
-    record(limit, ChallengeId([0; 16]))
-}
-
-/// What stands under a name.
+/// What stands under a name, or where it would stand.
 pub fn load<T: Default>(
     db: &Connection,
     name: &[u8],
     read: impl Fn(&mut Octets<'_>) -> Option<T>,
-) -> rusqlite::Result<Row<T>> {
+) -> rusqlite::Result<Found<T>> {
     let found = db
-        .prepare_cached("SELECT state FROM mailbox WHERE name = ?")?
+        .prepare_cached(
+            "SELECT name, state, ends_at FROM mailbox WHERE name >= ? ORDER BY name LIMIT 1",
+        )?
         .query_row([name], |row| {
-            let mut octets = Octets(row.get_ref(0)?.as_blob()?);
-            Ok(Row {
-                state: read(&mut octets).ok_or_else(|| unreadable(0))?,
-                is_stored: true,
+            let state = row.get_ref(1)?.as_blob()?;
+            if row.get_ref(0)?.as_blob()? == name {
+                return Ok(Found {
+                    state: read(&mut Octets(state)).ok_or_else(|| unreadable(1))?,
+                    neighbour: None,
+                    is_stored: true,
+                });
+            }
+            Ok(Found {
+                neighbour: Some(Neighbour {
+                    name: row.get(0)?,
+                    state: state.to_vec(),
+                    ends_at: row.get(2)?,
+                }),
+                ..Found::default()
             })
         })
         .optional()?;
     Ok(found.unwrap_or_default())
 }
 
-/// Writes a row, even one that says nothing. It always differs from what it was: SQLite leaves a page alone
-/// that a write would not change, and a verify that changes nothing must take as long as another.
-pub fn save(
-    db: &Connection,
-    name: &[u8],
-    state: &[u8],
-    ends_at: Option<UnixMillis>,
-    now: UnixMillis,
-) -> rusqlite::Result<()> {
-    let least = now.after(EMPTY_ROW);
+impl<T: Default + PartialEq> Found<T> {
+    /// Writes the state that the row is to have. If there is no row, and nothing to say, its neighbour is
+    /// written as it was: a verify writes as much on the same page whether there is something to say or
+    /// not, and adds no row. So this comes before the neighbour is given another state.
+    pub fn save(
+        &self,
+        db: &Connection,
+        name: &[u8],
+        state: &[u8],
+        ends_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> rusqlite::Result<()> {
+        let has_nothing_to_say = !self.is_stored && self.state == T::default();
+        if let Some(neighbour) = self.neighbour.as_ref().filter(|_| has_nothing_to_say) {
+            return write(db, &neighbour.name, &neighbour.state, neighbour.ends_at);
+        }
+        let least = now.after(EMPTY_ROW);
+        let ends_at = ends_at.map_or(least, |ends| ends.max(least));
+        write(db, name, state, signed(ends_at))
+    }
+}
+
+/// A row always differs from what it was: SQLite leaves a page alone that a write would not change.
+fn write(db: &Connection, name: &[u8], state: &[u8], ends_at: i64) -> rusqlite::Result<()> {
+    let change = i64::try_from(db.total_changes()).unwrap_or(i64::MAX);
     db.prepare_cached("INSERT OR REPLACE INTO mailbox VALUES (?, ?, ?, ?)")?
-        .execute(params![
-            name,
-            state,
-            signed(ends_at.map_or(least, |ends| ends.max(least))),
-            i64::try_from(db.total_changes()).unwrap_or(i64::MAX),
-        ])
+        .execute(params![name, state, ends_at, change])
         .map(drop)
 }
 

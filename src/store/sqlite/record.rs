@@ -10,7 +10,7 @@
 
 use rusqlite::Connection;
 
-use super::mailbox::{self, Row};
+use super::mailbox::{self, Found};
 use super::octets::Octets;
 use crate::otp::address::{ChallengeId, LimitId};
 use crate::otp::budget::Class;
@@ -40,18 +40,21 @@ pub fn load(
     db: &Connection,
     limit: LimitId,
     challenge: ChallengeId,
-) -> rusqlite::Result<Row<Record>> {
+) -> rusqlite::Result<Found<Record>> {
     mailbox::load(db, &mailbox::record(limit, challenge), read)
 }
 
-/// Writes it under the name of the challenge, or under that of no record.
+/// Writes it, and removes a few rows that are over.
 pub fn save(
     db: &Connection,
-    name: [u8; 32],
-    record: &Record,
+    limit: LimitId,
+    challenge: ChallengeId,
+    record: &Found<Record>,
     now: UnixMillis,
 ) -> rusqlite::Result<()> {
-    mailbox::save(db, &name, &written(record), record.ends_at(), now)
+    let (name, state) = (mailbox::record(limit, challenge), written(&record.state));
+    record.save(db, &name, &state, record.state.ends_at(), now)?;
+    mailbox::sweep(db, &name, now)
 }
 
 fn read(state: &mut Octets<'_>) -> Option<Record> {

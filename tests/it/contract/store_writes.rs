@@ -1,7 +1,7 @@
 //! What a verify writes weighs the same whatever it answers, since time goes by weight. The clock
 //! tells the rest (`make timing`).
 
-use otpost::store::{Verdict, VerifyRequest};
+use otpost::store::{Cause, Verdict, VerifyRequest};
 
 use super::store_bench::Backend::{Redis, Sqlite};
 use super::store_bench::{Bench, LIMITED, Who, other_than};
@@ -55,7 +55,7 @@ fn beside_log(bench: &Bench) -> std::path::PathBuf {
 async fn a_mailboxs_row_is_as_long_whatever_a_verify_answers() {
     let bench = Bench::open_with(Sqlite, LIMITED).await;
     let store = bench.store().await;
-    let (ann, nobody) = (bench.ann(), bench.who("nobody@example.org", ""));
+    let ann = bench.ann();
     store.admit(&ann.mail()).await.unwrap();
     let code = bench.issue(&*store, ann, "job").await.code;
     let wrong = other_than(&[&code]);
@@ -69,34 +69,64 @@ async fn a_mailboxs_row_is_as_long_whatever_a_verify_answers() {
             )
             .unwrap()
     };
-    bench.verify(&*store, nobody, &wrong).await;
-    let empty = row(nobody);
+    let fresh = row(ann);
     for nth in 1..=5 {
         bench.verify(&*store, ann, &wrong).await;
-        assert_eq!(row(ann), empty, "after {nth} wrong codes");
+        assert_eq!(row(ann), fresh, "after {nth} wrong codes");
     }
     let client = Some(bench.client("192.0.2.1"));
-    let request = bench.typed(nobody, &wrong);
+    let request = bench.typed(ann, &wrong);
     store
         .verify(&VerifyRequest { client, ..request })
         .await
         .unwrap();
-    assert_eq!(row(nobody), empty);
+    assert_eq!(row(ann), fresh);
 }
 
 #[tokio::test]
-async fn verifies_without_a_code_leave_two_rows_however_many_contexts_there_are() {
+async fn a_code_beside_which_no_budget_stands_is_used_up_once() {
     let bench = Bench::open_with(Sqlite, LIMITED).await;
     let store = bench.store().await;
-    for context in 0..50 {
-        let who = bench.who("nobody@example.org", &context.to_string());
-        bench.verify(&*store, who, "000000").await;
-    }
-    let count = |db: &rusqlite::Connection| {
-        db.query_row("SELECT count(*) FROM mailbox", [], |row| row.get(0))
+    let ann = bench.ann();
+    let code = bench.issue(&*store, ann, "job").await.code;
+    assert_eq!(bench.verify(&*store, ann, &code).await, Verdict::Correct);
+    let none = Verdict::Incorrect(Cause::NoLiveCode);
+    assert_eq!(bench.verify(&*store, ann, &code).await, none);
+}
+
+/// Name, state and end.
+type Row = (Vec<u8>, Vec<u8>, i64);
+
+#[tokio::test]
+async fn verifies_without_a_code_add_no_rows_and_change_none() {
+    let bench = Bench::open_with(Sqlite, LIMITED).await;
+    let store = bench.store().await;
+    let (ann, bob) = (bench.ann(), bench.who("bob@example.org", ""));
+    store.admit(&bob.mail()).await.unwrap();
+    let code = bench.issue(&*store, ann, "job").await.code;
+    let rows = async || {
+        let list = |db: &rusqlite::Connection| {
+            let mut rows = db.prepare("SELECT name, state, ends_at FROM mailbox ORDER BY name")?;
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            rows.query_map([], read)?
+                .collect::<rusqlite::Result<Vec<Row>>>()
+        };
+        bench.database().0.run(list).await.unwrap()
     };
-    let rows: u32 = bench.database().0.run(count).await.unwrap();
-    assert_eq!(rows, 2, "a budget, and a record that says nothing");
+    let before = rows().await;
+    let wrong = other_than(&[&code]);
+    for context in 0..50 {
+        for address in ["nobody@example.org", "ann@example.org", "bob@example.org"] {
+            let who = bench.who(address, &format!("context {context}"));
+            bench.verify(&*store, who, &wrong).await;
+        }
+    }
+    let after = rows().await;
+    let is_new = |row: &&Row| !before.contains(row);
+    assert!(before.iter().all(|row| after.contains(row)));
+    // Only behind the last row there is no neighbour.
+    let last = &before.last().unwrap().0;
+    assert!(after.iter().filter(is_new).all(|row| row.0 > *last));
 }
 
 /// Octets of the record and of the budget.
