@@ -121,6 +121,11 @@ mod tests {
 
     const NOW: u64 = 497_222;
 
+    #[test]
+    fn a_store_keeps_the_last_day_and_the_seven_that_tell_what_is_usual() {
+        assert_eq!(HOURS_KEPT, 8 * 24);
+    }
+
     /// So many failures in each of these days, the last one first, each at its latest hour.
     fn days(failures: &[i64]) -> History {
         let hours = failures.iter().zip(0..).map(|(failures, day)| Hour {
