@@ -19,7 +19,6 @@ pub mod body;
 pub mod exchange;
 pub mod framing;
 pub mod connection;
-mod departure;
 pub mod room;
 pub mod server;
 pub mod ops;
@@ -38,6 +37,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use self::openapi::Callers;
 use crate::otp::address::{AddressError, EmailAddress};
@@ -49,8 +49,7 @@ use crate::queue::JobQueue;
 use crate::store::OtpStore;
 use crate::telemetry::Telemetry;
 use cors::Cors;
-use departure::ToItsEnd;
-use exchange::Exchange;
+use exchange::{Exchange, Failure};
 use intake::Intake;
 use problem::Problem;
 
@@ -157,7 +156,9 @@ impl Api {
         if self.tasks.len() >= UNFINISHED {
             return Err(Problem::unavailable(TooMuchBegun));
         }
-        ToItsEnd::new(&self.tasks, work).await
+        let task = self.tasks.spawn(work.in_current_span());
+        task.await
+            .unwrap_or_else(|_panic| Err(Problem::internal_error(Failure::Panicked)))
     }
 }
 

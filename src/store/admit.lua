@@ -16,20 +16,6 @@ local budget_key = KEYS[1]
 local repeat_place = HAS_LIMITS and 2 or 1
 local repeat_key = KEYS[repeat_place]
 
--- How long until fewer than `most` of these instants, oldest first, are within the window.
-local function wait(instants, window, most)
-  local counted = {}
-  for _, at in ipairs(instants) do
-    if at + window > now then
-      counted[#counted + 1] = at
-    end
-  end
-  if #counted < most then
-    return 0
-  end
-  return counted[#counted - most + 1] + window - now
-end
-
 local client = load_client(is_repeatable and repeat_place + 1 or repeat_place, now)
 local budget, remembered = false, false
 if HAS_LIMITS then
@@ -62,20 +48,24 @@ local function repeat_request()
   return answer('unfinished', remembered.id)
 end
 
+-- How long until fewer than `most` of these mails are within the window.
+local function wait(mails, most, window)
+  return wait_for(instants_of(mails, MAIL_LENGTH, window, now), most, window, now)
+end
+
 -- How long the mailbox has to wait; 0 if it has not.
 local function mailbox_wait()
-  local all, same = {}, {}
-  for place = 1, #budget.mails, MAIL_LENGTH do
-    local at, whose = struct.unpack(MAIL, budget.mails, place)
-    all[#all + 1] = at
+  local mails, same = budget.mails, ''
+  for place = 1, #mails, MAIL_LENGTH do
+    local _, whose = struct.unpack(MAIL, mails, place)
     if whose == challenge then
-      same[#same + 1] = at
+      same = same .. mails:sub(place, place + MAIL_LENGTH - 1)
     end
   end
   return math.max(
-    wait(same, COOLDOWN_MS, 1),
-    wait(all, HOUR_MS, MAILS_PER_HOUR),
-    wait(all, DAY_MS, MAILS_PER_DAY)
+    wait(same, 1, COOLDOWN_MS),
+    wait(mails, MAILS_PER_HOUR, HOUR_MS),
+    wait(mails, MAILS_PER_DAY, DAY_MS)
   )
 end
 

@@ -76,6 +76,11 @@ local function until_one_more(instants, most, window, now)
   return oldest and oldest + window - now or 0
 end
 
+-- How long until there are fewer than `most` of these instants, oldest first; 0 if there are now.
+local function wait_for(instants, most, window, now)
+  return #instants >= most and until_one_more(instants, most, window, now) or 0
+end
+
 -- How long until all buckets leave room for a wrong code; 0 if they do now.
 local function failure_wait(client, now)
   local longest = 0
@@ -83,9 +88,7 @@ local function failure_wait(client, now)
     local bucket, most = client[place], CLIENT_FAILURES * FACTORS[place]
     if #bucket.failures >= most * INSTANT_LENGTH then
       local instants = instants_of(bucket.failures, INSTANT_LENGTH, HOUR_MS, now)
-      if #instants >= most then
-        longest = math.max(longest, until_one_more(instants, most, HOUR_MS, now))
-      end
+      longest = math.max(longest, wait_for(instants, most, HOUR_MS, now))
     end
   end
   return longest
@@ -110,26 +113,32 @@ local function charge_failure(client, now)
   end
 end
 
--- Takes the newest code out that was asked for a mailbox, at an instant if there is one to tell;
--- answers its instant.
-local function take_out(bucket, mailbox, instant)
-  local generates = bucket.generates
-  for place = #generates - GENERATE_LENGTH + 1, 1, -GENERATE_LENGTH do
-    local at, whose = struct.unpack(GENERATE, generates, place)
-    if whose == mailbox and (not instant or at == instant) then
-      bucket.generates = generates:sub(1, place - 1) .. generates:sub(place + GENERATE_LENGTH)
-      return at
+-- A list without its newest member for which `matches` holds, and the instant of that one; the list as it
+-- is if there is none.
+local function take_out(list, length, matches)
+  for place = #list - length + 1, 1, -length do
+    local at = struct.unpack(INSTANT, list, place)
+    if matches(at, place) then
+      return list:sub(1, place - 1) .. list:sub(place + length), at
     end
   end
-  return nil
+  return list
 end
 
 -- Takes back the newest code that the client asked for the mailbox, from all buckets; those of its
 -- neighbours stay. Answers whether there was one.
 local function give_back_generate(client, mailbox)
-  local newest = client[1] and take_out(client[1], mailbox)
-  for place = 2, newest and #client or 0 do
-    take_out(client[place], mailbox, newest)
+  local newest
+  for place = 1, #client do
+    local generates, taken = client[place].generates, nil
+    client[place].generates, taken = take_out(generates, GENERATE_LENGTH, function(at, each)
+      local _, whose = struct.unpack(GENERATE, generates, each)
+      return whose == mailbox and (not newest or at == newest)
+    end)
+    newest = newest or taken
+    if not newest then
+      return false
+    end
   end
   return newest ~= nil
 end

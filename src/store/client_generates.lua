@@ -50,9 +50,7 @@ local function generate_wait(client, mailbox, now)
       local may_hold = #bucket.generates >= most * GENERATE_LENGTH
       if may_hold and not (is_distinct and knows(bucket, mailbox, now)) then
         local instants = generates_of(bucket, window, is_distinct, now)
-        if #instants >= most then
-          longest = math.max(longest, until_one_more(instants, most, window, now))
-        end
+        longest = math.max(longest, wait_for(instants, most, window, now))
       end
     end
   end

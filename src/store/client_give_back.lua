@@ -4,24 +4,18 @@
 
 local now, mailbox, what = clock(ARGV[1]), ARGV[2], ARGV[3]
 
--- Takes the newest failure out, or the one of an instant; answers its instant.
-local function take_failure_out(bucket, instant)
-  local failures = bucket.failures
-  for place = #failures - INSTANT_LENGTH + 1, 1, -INSTANT_LENGTH do
-    local at = struct.unpack(INSTANT, failures, place)
-    if not instant or at == instant then
-      bucket.failures = failures:sub(1, place - 1) .. failures:sub(place + INSTANT_LENGTH)
-      return at
-    end
-  end
-  return nil
-end
-
 -- Those of neighbours at other instants stay.
 local function give_back_failure(client)
-  local newest = take_failure_out(client[1])
-  for place = 2, newest and #client or 0 do
-    take_failure_out(client[place], newest)
+  local newest
+  for place = 1, #client do
+    local bucket, taken = client[place], nil
+    bucket.failures, taken = take_out(bucket.failures, INSTANT_LENGTH, function(at)
+      return not newest or at == newest
+    end)
+    newest = newest or taken
+    if not newest then
+      return
+    end
   end
 end
 

@@ -25,14 +25,14 @@ end
 if give_back_generate(client, mailbox) then
   save_client(client, now)
 end
-local mails = budget and budget.mails or ''
-for place = #mails - MAIL_LENGTH + 1, 1, -MAIL_LENGTH do
-  local at, whose = struct.unpack(MAIL, mails, place)
-  if at > 0 and whose == challenge then
-    local others = mails:sub(1, place - 1) .. mails:sub(place + MAIL_LENGTH)
+if budget then
+  local others, taken = take_out(budget.mails, MAIL_LENGTH, function(at, place)
+    local _, whose = struct.unpack(MAIL, budget.mails, place)
+    return at > 0 and whose == challenge
+  end)
+  if taken then
     budget.mails = live_mails(others, now)
     save_budget(budget_key, now, budget)
-    break
   end
 end
 return 1

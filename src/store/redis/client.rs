@@ -53,13 +53,22 @@ impl Client {
             .collect()
     }
 
-    fn quota(&self, limit: ClientLimit, parts: &mut impl Iterator<Item = Value>) -> Option<Quota> {
-        Some(Quota {
+    fn quota(&self, limit: ClientLimit, remaining: u32, more_in: Duration) -> Quota {
+        Quota {
             limit,
             most: limit.most(&self.limits),
-            remaining: u32::from_redis_value(parts.next()?).ok()?,
-            more_in: duration(parts.next()?)?,
-        })
+            remaining,
+            more_in,
+        }
+    }
+
+    fn next_quota(
+        &self,
+        limit: ClientLimit,
+        parts: &mut impl Iterator<Item = Value>,
+    ) -> Option<Quota> {
+        let remaining = u32::from_redis_value(parts.next()?).ok()?;
+        Some(self.quota(limit, remaining, duration(parts.next()?)?))
     }
 
     pub(super) fn generate_quotas(
@@ -68,25 +77,19 @@ impl Client {
     ) -> Option<GenerateQuotas> {
         let [first, second, third] = GENERATE_LIMITS;
         Some([
-            self.quota(first, &mut parts)?,
-            self.quota(second, &mut parts)?,
-            self.quota(third, &mut parts)?,
+            self.next_quota(first, &mut parts)?,
+            self.next_quota(second, &mut parts)?,
+            self.next_quota(third, &mut parts)?,
         ])
     }
 
     fn failure_quota(&self, mut parts: impl Iterator<Item = Value>) -> Option<Quota> {
-        self.quota(ClientLimit::FailuresInAnHour, &mut parts)
+        self.next_quota(ClientLimit::FailuresInAnHour, &mut parts)
     }
 
     /// How it stands with wrong codes.
     pub(super) fn failures(&self, remaining: u32, more_in: Duration) -> Quota {
-        let limit = ClientLimit::FailuresInAnHour;
-        Quota {
-            limit,
-            most: limit.most(&self.limits),
-            remaining,
-            more_in,
-        }
+        self.quota(ClientLimit::FailuresInAnHour, remaining, more_in)
     }
 }
 

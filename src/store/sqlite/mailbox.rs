@@ -22,9 +22,8 @@ const EMPTY_ROW: Duration = Duration::from_secs(10);
 pub struct Found<T> {
     /// What the row says; nothing if there is none.
     pub state: T,
-    /// Set if there is none.
+    /// Set if there is none, unless it would be the last one.
     neighbour: Option<Neighbour>,
-    is_stored: bool,
 }
 
 /// The row that stands where another one would.
@@ -63,7 +62,6 @@ pub fn load<T: Default>(
                 return Ok(Found {
                     state: read(&mut Octets(state)).ok_or_else(|| unreadable(1))?,
                     neighbour: None,
-                    is_stored: true,
                 });
             }
             Ok(Found {
@@ -91,8 +89,9 @@ impl<T: Default + PartialEq> Found<T> {
         ends_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> rusqlite::Result<()> {
-        let has_nothing_to_say = !self.is_stored && self.state == T::default();
-        if let Some(neighbour) = self.neighbour.as_ref().filter(|_| has_nothing_to_say) {
+        if let Some(neighbour) = &self.neighbour
+            && self.state == T::default()
+        {
             return write(db, &neighbour.name, &neighbour.state, neighbour.ends_at);
         }
         let least = now.after(EMPTY_ROW);

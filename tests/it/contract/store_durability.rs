@@ -2,7 +2,6 @@
 //! gives a code away.
 
 use std::path::Path;
-use std::time::Duration;
 
 use otpost::otp::policy::Policy;
 use otpost::sqlite::Sqlite;
@@ -14,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::store_bench::Backend::{Cluster, Redis, Sqlite as Embedded};
 use super::store_bench::{Backend, Bench, LIFETIME, LIMITED, Mailed, POLICY, Who, other_than};
 
-const ENDING: Ending = Ending {
+pub const ENDING: Ending = Ending {
     state: EndState::Sent,
     requested_at: otpost::otp::clock::UnixMillis(1),
     ended_at: otpost::otp::clock::UnixMillis(2),
@@ -374,42 +373,4 @@ async fn redis_keeps_everything_when_it_is_killed() {
     bench.verify(&*store, ann, &wrong).await;
     let verdict = bench.verify(&*store, ann, &mailed.code).await;
     assert_eq!(verdict, Verdict::Incorrect(Cause::NoLiveCode));
-}
-
-#[tokio::test]
-async fn rows_of_the_embedded_store_that_are_over_go_away() {
-    let bench = Bench::open(Embedded).await;
-    let store = bench.store().await;
-    let (_, path) = bench.database();
-    let second = rusqlite::Connection::open(path).unwrap();
-    let rows = |table: &str| -> u32 {
-        second
-            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
-                row.get(0)
-            })
-            .unwrap()
-    };
-    let mut most = 0;
-    for number in 0..100 {
-        let name = format!("{number}@example.org");
-        let who = bench.who(&name, "");
-        bench.issue(&*store, who, "job").await;
-        // Ids are spread evenly, as those of requests are.
-        let id = who.challenge.to_string();
-        store.finish(&id, ENDING).await.unwrap();
-        let other = bench.who(&name, "other").challenge.to_string();
-        store.count_unconfirmed(&other).await.unwrap();
-        bench.clock.advance(Duration::from_secs(2 * 60 * 60));
-        most = most.max(rows("mailbox"));
-        assert!(rows("request") <= 2 * 20, "{}", rows("request"));
-    }
-    assert!(most <= 8, "{most}");
-    // Those of one mailbox stand together, and go all the same.
-    for context in 0..200 {
-        let who = bench.who("ann@example.org", &context.to_string());
-        bench.issue(&*store, who, "job").await;
-        bench.clock.advance(Duration::from_secs(60));
-    }
-    // Eleven live ones, and no more than as many of those that are over.
-    assert!(rows("mailbox") <= 2 * 11, "{}", rows("mailbox"));
 }

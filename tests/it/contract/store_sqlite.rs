@@ -1,5 +1,5 @@
-//! What only the embedded store promises: that it tells when no write works, and that its time
-//! never runs backwards.
+//! What only the embedded store promises: that it tells when no write works, that its time never runs
+//! backwards, and that it removes rows itself.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::store_bench::Backend::Sqlite;
 use super::store_bench::{Bench, LIFETIME};
+use super::store_durability::ENDING;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ping_fails_while_no_write_works() {
@@ -37,4 +38,42 @@ async fn a_clock_that_is_set_back_brings_no_ended_code_back() {
     bench.clock.set_back(Duration::from_secs(60));
     let verdict = bench.verify(&*store, bench.ann(), &mailed.code).await;
     assert_ne!(verdict, Verdict::Correct);
+}
+
+#[tokio::test]
+async fn rows_of_the_embedded_store_that_are_over_go_away() {
+    let bench = Bench::open(Sqlite).await;
+    let store = bench.store().await;
+    let (_, path) = bench.database();
+    let second = rusqlite::Connection::open(path).unwrap();
+    let rows = |table: &str| -> u32 {
+        second
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                row.get(0)
+            })
+            .unwrap()
+    };
+    let mut most = 0;
+    for number in 0..100 {
+        let name = format!("{number}@example.org");
+        let who = bench.who(&name, "");
+        bench.issue(&*store, who, "job").await;
+        // Ids are spread evenly, as those of requests are.
+        let id = who.challenge.to_string();
+        store.finish(&id, ENDING).await.unwrap();
+        let other = bench.who(&name, "other").challenge.to_string();
+        store.count_unconfirmed(&other).await.unwrap();
+        bench.clock.advance(Duration::from_secs(2 * 60 * 60));
+        most = most.max(rows("mailbox"));
+        assert!(rows("request") <= 2 * 20, "{}", rows("request"));
+    }
+    assert!(most <= 8, "{most}");
+    // Those of one mailbox stand together, and go all the same.
+    for context in 0..200 {
+        let who = bench.who("ann@example.org", &context.to_string());
+        bench.issue(&*store, who, "job").await;
+        bench.clock.advance(Duration::from_secs(60));
+    }
+    // Eleven live ones, and no more than as many of those that are over.
+    assert!(rows("mailbox") <= 2 * 11, "{}", rows("mailbox"));
 }
