@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,7 @@ pub struct Timing {
     ledger: Arc<Ledger>,
     chance: Chance,
     next_address: u32,
+    next_client: u32,
     names_clients: bool,
 }
 
@@ -115,6 +116,7 @@ impl Timing {
             ledger,
             chance: Chance::default(),
             next_address: 0,
+            next_client: 0,
             names_clients,
         }
     }
@@ -221,14 +223,12 @@ impl Timing {
 
     async fn post(&mut self, path: &str, body: &str) -> anyhow::Result<(f64, Answer)> {
         if self.names_clients {
-            let [_, a, b, c, ..] = self.chance.next().to_be_bytes();
-            let address =
-                [100, 100 + a % 100, 100 + b % 100, 100 + c % 100].map(|byte| byte.to_string());
             self.client.set_headers(format!(
                 "{}Otpost-Client-Ip: {}\r\n",
                 self.authorization,
-                address.join(".")
+                end_user(self.next_client)
             ));
+            self.next_client += 1;
         }
         let sent = Instant::now();
         let answer = self.client.post(path, body).await;
@@ -244,6 +244,13 @@ impl Timing {
         self.next_address += 1;
         format!("{mailbox}@d{:07}.{top}", self.next_address)
     }
+}
+
+/// The address of this end user, of one length for all and of no other within 10^8: who asks twice sees
+/// less left of the limits. Successive ones have no network in common.
+fn end_user(number: u32) -> Ipv4Addr {
+    let octet = |place| 100 + (number / 100_u32.pow(place) % 100) as u8;
+    Ipv4Addr::new(octet(0), octet(1), octet(2), octet(3))
 }
 
 fn verify_body(email: &str, otp: &str) -> String {
@@ -307,5 +314,21 @@ impl Chance {
         let mut order: Vec<(u64, (usize, u32))> = turns.map(|turn| (self.next(), turn)).collect();
         order.sort_unstable();
         order.into_iter().map(|(_, turn)| turn).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::end_user;
+
+    #[test]
+    fn each_end_user_has_an_address_of_its_own_and_all_are_as_long() {
+        let users: HashSet<String> = (0..300_000)
+            .map(|each| end_user(each).to_string())
+            .collect();
+        assert_eq!(users.len(), 300_000);
+        assert!(users.iter().all(|address| address.len() == 15));
     }
 }
