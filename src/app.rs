@@ -35,8 +35,11 @@ use breaker::Watch;
 use listeners::Listeners;
 use parts::{Backend, Post, Way};
 
-/// How long a stop may take in all; what still runs then is left to the next start.
-pub const STOP_DEADLINE: Duration = Duration::from_secs(23);
+pub use breaker::LOOK_DEADLINE;
+
+/// How long a stop waits for what runs; what still runs then is left to the next start. A last look of
+/// the watch comes after it.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(21);
 /// What an attempt may need after its mail: one call to the store, and a little.
 const AFTERMATH: Duration = Duration::from_millis(2_500);
 /// How often the keys are noted again, since the note in the store fades with the data.

@@ -24,7 +24,7 @@ use super::problem::Problem;
 use crate::otp::code::Entropy;
 use crate::telemetry::Telemetry;
 
-/// The longest request target; the longest that there is has 42 characters.
+/// The longest request target; the longest that there is has 41 characters.
 pub const URI_BYTES: usize = 2 * 1024;
 /// The route label of paths that lead nowhere.
 const UNMATCHED: &str = "unmatched";

@@ -193,8 +193,8 @@ fn accepted(api: &Api, id: &str, quotas: &[Quota]) -> Response {
         resend_in: whole_seconds(api.resend_in).into(),
     };
     let mut response = exchange::json(StatusCode::ACCEPTED, &body).into_response();
-    let location = HeaderValue::from_str(&format!("/otp/requests/{id}"))
-        .expect("the id of a request is base32");
+    let location = HeaderValue::from_str(&format!("{}/otp/requests/{id}", api.public_path()))
+        .expect("the public path is ASCII and the id of a request is base32");
     response.headers_mut().insert(LOCATION, location);
     rate_limit::write(response.headers_mut(), quotas);
     response

@@ -37,7 +37,7 @@ pub struct TwoSteps {
     pub store: Arc<dyn OtpStore>,
     /// Takes the jobs.
     pub queue: Arc<dyn JobQueue>,
-    /// How many mails a minute the whole service sends, if that is bounded.
+    /// How many requests a minute the whole service accepts, if that is bounded.
     pub global: Option<Pace>,
     /// Learns of what fails beside an answer.
     pub telemetry: Arc<Telemetry>,
@@ -77,7 +77,7 @@ impl Intake for TwoSteps {
 
 /// Why a job is not on the queue.
 enum NotEnqueued {
-    /// The whole service has sent the mails of this minute.
+    /// The whole service has accepted the requests of this minute.
     Paced(Duration),
     /// No mail comes of it.
     Certainly(Problem),

@@ -94,6 +94,17 @@ pub struct Api {
     pub development: Option<dev::Development>,
 }
 
+impl Api {
+    /// The path under which clients find the service: what a proxy puts before its own paths.
+    fn public_path(&self) -> &str {
+        let behind_scheme = self.public_url.split_once("://");
+        let host_and_path = behind_scheme.map_or("", |(_scheme, rest)| rest);
+        host_and_path
+            .find('/')
+            .map_or("", |begin| &host_and_path[begin..])
+    }
+}
+
 /// The routes of the public listener.
 pub fn router(api: Api) -> Router {
     let callers = if api.gate.api_keys.is_empty() {

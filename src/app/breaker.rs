@@ -13,7 +13,7 @@ use crate::telemetry::Telemetry;
 /// How often a process tells and asks.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// How long the store may take for it.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Who watches.
 pub struct Watch {
@@ -41,7 +41,7 @@ impl Watch {
     pub async fn look(&self) {
         let untold = self.breaker.take();
         let noting = self.store.note_unresolved(untold);
-        match tokio::time::timeout(DEADLINE, noting).await {
+        match tokio::time::timeout(LOOK_DEADLINE, noting).await {
             Ok(Ok(history)) => {
                 if self.breaker.heed(&history) {
                     let is_open = self.breaker.is_open();
@@ -55,7 +55,7 @@ impl Watch {
             }
             Err(_elapsed) => {
                 self.breaker.put_back(untold);
-                let failure = format!("no answer within {DEADLINE:?}");
+                let failure = format!("no answer within {LOOK_DEADLINE:?}");
                 self.telemetry.part_failed("store", &failure);
             }
         }

@@ -80,7 +80,7 @@ fn of_all(settings: &Settings) -> [String; 4] {
     let limits = &settings.limits;
     let global = match limits.global.per_minute {
         0 => "any number of mails".to_owned(),
-        per_minute => format!("{per_minute} mails in any minute, beyond them 503"),
+        per_minute => format!("{per_minute} requests accepted in any minute, beyond them 503"),
     };
     let domain = limits.domain.per_minute;
     let beyond = match settings.otp.step_up {

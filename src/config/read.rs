@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::otp::api_key::ApiKeyHash;
+use crate::otp::code::DIGITS;
 use crate::otp::network::Network;
 use crate::otp::policy::{AddressLimits, Resend, StepUp};
 
@@ -97,8 +98,9 @@ fn read_http(reader: &mut Reader<'_>) -> HttpSettings {
 }
 
 fn read_otp(reader: &mut Reader<'_>) -> OtpSettings {
+    let lengths = i64::from(*DIGITS.start())..=i64::from(*DIGITS.end());
     OtpSettings {
-        digits: reader.number("otp.digits", 6..=8),
+        digits: reader.number("otp.digits", lengths),
         lifetime: reader.duration("otp.lifetime", "2m", "10m"),
         attempts: reader.number("otp.attempts", 1..=10),
         resend: reader.choice(
@@ -313,6 +315,7 @@ fn parse_public_url(text: &str) -> Result<String, &'static str> {
     if !matches!(parts.scheme, "http" | "https")
         || parts.userinfo.is_some()
         || parts.rest.contains(['?', '#', '@'])
+        || !parts.rest.bytes().all(|byte| byte.is_ascii_graphic())
     {
         return Err(hint);
     }

@@ -77,7 +77,7 @@ pub struct OpsSettings {
 pub struct StoreSettings {
     /// Which backend and where.
     pub url: StoreUrl,
-    /// Authority of the server's certificate, in place of the system's.
+    /// Authority of the server's certificate, in place of the public ones that are compiled in.
     pub ca_file: Option<PathBuf>,
     /// What Redis must promise about acknowledged writes.
     pub durability: Durability,
@@ -158,7 +158,7 @@ pub struct DomainLimits {
 /// `[limits.global]`: limits of the whole service.
 #[derive(Clone, Debug)]
 pub struct GlobalLimits {
-    /// Mails a minute; 0 means no limit.
+    /// Requests for a code accepted in a minute; 0 means no limit.
     pub per_minute: u32,
 }
 

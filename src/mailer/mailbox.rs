@@ -77,8 +77,4 @@ impl Transport for Mailbox {
         kept.mails.truncate(CAPACITY);
         Ok(())
     }
-
-    async fn check(&self) -> Result<(), MailError> {
-        Ok(())
-    }
 }

@@ -163,11 +163,6 @@ impl Mailer {
             until: mail.until,
         })
     }
-
-    /// Goes to the next server and through everything but a mail.
-    pub async fn check(&self) -> Result<(), MailError> {
-        self.transport.check().await
-    }
 }
 
 /// Jobs come from anybody who can write to the queue: what is no language tag is left out.

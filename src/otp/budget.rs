@@ -44,7 +44,7 @@ pub enum Admission {
     Granted,
     /// The mailbox has had its mails; nothing is counted.
     Refused {
-        /// When it may, if no other mail comes before it.
+        /// When it may, if no other request comes before it.
         retry_after: Duration,
     },
     /// The client has had its requests; nothing is counted.
@@ -52,7 +52,7 @@ pub enum Admission {
         /// When it may, if the client asks for nothing else before.
         retry_after: Duration,
     },
-    /// The whole service has sent the mails that it may send in a minute; nothing is counted.
+    /// The whole service has accepted the requests that it may in a minute; nothing is counted.
     ServiceRefused {
         /// When it may, if no other mail comes before it.
         retry_after: Duration,
@@ -80,7 +80,7 @@ pub struct ClientPrefix(pub [u8; 16]);
 pub enum Class {
     /// Codes of the configured length.
     Normal,
-    /// Longer codes, made while the budget of the normal ones is spent.
+    /// Longer codes, made while the budget of the normal ones is spent or the breaker open.
     Stepped,
 }
 

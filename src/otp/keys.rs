@@ -2,7 +2,7 @@
 //!
 //! The master key gives `K_code` and `K_tag` and can be rotated: every live code carries the id of
 //! the key that made it, and the ring lists the keys that still count. The address key gives
-//! `K_addr`, `K_log` and `K_msg` and is never rotated, since names, budgets and suppression hang on
+//! `K_addr`, `K_log` and `K_msg` and is never rotated, since names, limits and budgets hang on
 //! it.
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The rules of one-time codes, without input or output: addresses, codes, keys, the decisions
 //! about one challenge, the budgets of one mailbox and of one client, the paces of mails, the breaker,
-//! and time. Stores and processors call it; it calls nobody.
+//! and time. It calls nobody.
 
 pub mod address;
 pub mod api_key;

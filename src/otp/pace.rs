@@ -1,5 +1,5 @@
-//! How many mails a minute may go out under one name: to one recipient domain, or by the whole
-//! service. The minute slides exactly: between any instant and the one 60 s later there are never
+//! How many mails a minute may go out to one recipient domain, and how many requests for one the whole
+//! service accepts. The minute slides exactly: between any instant and the one 60 s later there are never
 //! more mails than the pace allows. Nothing makes room early but a mail that was not sent, and a clock
 //! that is set back by more than a minute: what was counted under the wrong time is over then.
 

@@ -1,4 +1,4 @@
-//! The job on the wire: `{"email", "locale"?, "challenge"?}`, only `email` required, so that any
+//! The job on the wire: `{"v"?, "email", "locale"?, "challenge"? or "context"?}`, only `email` required, so that any
 //! BullMQ producer can add one. It never carries a code.
 
 use std::fmt;

@@ -77,7 +77,7 @@ impl RedisTarget {
         }
     }
 
-    /// The authorities in PEM form, if the system's are not to be used.
+    /// The authorities in PEM form, if the public ones that are compiled in are not to be used.
     pub fn authorities(&self) -> Result<Option<Vec<u8>>, ConnectError> {
         match &self.encryption {
             Encryption::None | Encryption::Public => Ok(None),

@@ -1,4 +1,4 @@
--- What the scripts that take requests for codes share, beside `record.lua`: the rules of `Remembered`.
+-- What the scripts that take requests for codes share, beside `map.lua`: the rules of `Remembered`.
 --
 -- What came of a request that its client may repeat, at `otpost:{L}:i:<key>`: one byte with the
 -- version, then a MessagePack map:

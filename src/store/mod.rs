@@ -55,7 +55,7 @@ pub trait OtpStore: Send + Sync {
     async fn issue(&self, request: &IssueRequest) -> Result<Issued, StoreError>;
 
     /// Decides whether a code is right, and charges the mailbox with a wrong one in the same step;
-    /// makes exactly one durable write, whatever the answer. The client is charged with every code
+    /// writes the record and the budget once, whatever the answer. The client is charged with every code
     /// that is not right; once it has had its failures, no code is looked at and nothing written.
     async fn verify(&self, request: &VerifyRequest) -> Result<Check, StoreError>;
 

@@ -2,7 +2,7 @@
 //!
 //! Every decision is one script beside the data. All keys of one mailbox share a hash tag, so that
 //! a script has them on one node of a cluster; each is written with its TTL in the same step. The
-//! form of the values stands in `record.lua`.
+//! forms of the values stand in `values.lua`.
 
 mod answer;
 mod client;
@@ -29,7 +29,7 @@ use crate::redis_link::{LinkError, RedisLink, Script};
 
 use self::scripts::Scripts;
 
-/// The version byte of every value.
+/// The first byte of an ending.
 const VERSION: u8 = 1;
 
 /// A job is remembered by so many octets of its id, since another program may make ids of any length.

@@ -104,7 +104,10 @@ async fn limits_are_printed_with_the_bound_that_they_come_to() {
         .with("limits.address.failures_per_month", "15");
     let stricter = said(&setup.run(&["limits"]).await);
     assert!(stricter.contains("0.0390 % a year"), "{stricter}");
-    assert!(stricter.contains("600 mails in any minute"), "{stricter}");
+    assert!(
+        stricter.contains("600 requests accepted in any minute"),
+        "{stricter}"
+    );
     assert!(stricter.contains("a warning in the log"), "{stricter}");
     let setup = Setup::bare().with("limits.client.enabled", "false");
     let unlimited = said(&setup.run(&["limits"]).await);

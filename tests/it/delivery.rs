@@ -46,10 +46,6 @@ impl Transport for Directed {
         self.messages.lock().unwrap().push(message.clone());
         self.answers.lock().unwrap().pop_front().map_or(Ok(()), Err)
     }
-
-    async fn check(&self) -> Result<(), MailError> {
-        Ok(())
-    }
 }
 
 struct Stage {

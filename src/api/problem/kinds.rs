@@ -263,12 +263,12 @@ impl Problem {
             .caused_by(cause)
     }
 
-    /// 503: the service has sent all the mails that it may send in a minute.
+    /// 503: the service has accepted all the requests that it may in a minute.
     pub fn global_budget_spent(wait: Duration) -> Self {
         const KIND: Kind = Kind::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "global_budget_spent",
-            "Too many mails are sent at the moment",
+            "Too many codes are asked for at the moment",
         );
         Self::new(&KIND).retry_after(whole_seconds(wait))
     }

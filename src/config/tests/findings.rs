@@ -9,6 +9,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ("http.public_url", "otp.test.example"),
     ("http.public_url", "https://user:pass@otp.example.com"),
     ("http.public_url", "https://otp.example.com/?a=b"),
+    ("http.public_url", "https://otp.example.com/ä"),
     ("http.trusted_proxies", "10.0.0.1,proxy.example.com"),
     ("http.trusted_proxies", "10.0.0.0/33"),
     ("http.trusted_proxies", "0.0.0.0/0"),

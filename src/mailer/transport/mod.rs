@@ -14,7 +14,4 @@ pub trait Transport: Send + Sync {
     ///
     /// The future may be dropped at any time; what was sent until then is unknown.
     async fn send(&self, message: &Message) -> Result<(), MailError>;
-
-    /// Goes through everything but a mail: connection, encryption, login.
-    async fn check(&self) -> Result<(), MailError>;
 }

@@ -2,8 +2,8 @@
 //! table grows and no operation has much to do.
 //!
 //! Each write looks at the rows that follow its own. Keys are names that nobody chooses, spread evenly,
-//! so that every row is looked at in its turn: with four looks for each new row, no more than one
-//! row in four is over. That needs no index by time, whose pages would be written along with each row.
+//! so that every row is looked at in its turn: with two new rows for each look at four, no more than
+//! half of the rows are over. That needs no index by time, whose pages would be written along with each row.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, ToSql, params};

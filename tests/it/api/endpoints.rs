@@ -41,6 +41,23 @@ async fn generate_puts_one_job_on_the_queue_and_says_when_and_where() {
     assert_eq!(data.challenge, ChallengeId::of(&keys(), &email, "login"));
 }
 
+#[rstest]
+#[case::nowhere_in_particular("", "")]
+#[case::a_host("https://otp.example.com", "")]
+#[case::a_host_and_a_path("https://example.com:8443/codes/v1", "/codes/v1")]
+#[tokio::test]
+async fn a_request_is_found_under_the_public_path(#[case] url: &str, #[case] path: &str) {
+    let bench = Bench::refusing_but(|api| api.public_url = String::from(url));
+    let answer = bench
+        .post("/otp/generate", r#"{"email":"ada@example.org"}"#)
+        .await;
+    let jobs = bench.queue.jobs.lock().unwrap();
+    assert_eq!(
+        answer.header("location"),
+        format!("{path}/otp/requests/{}", jobs[0].0.reveal())
+    );
+}
+
 #[tokio::test]
 async fn every_generate_has_another_id() {
     let bench = Bench::new();

@@ -1,4 +1,4 @@
-//! The contracts that every backend keeps, each run in full on every backend.
+//! The contracts that every backend keeps, run on every backend; a few files are about what only one has.
 
 pub mod queue;
 mod store;

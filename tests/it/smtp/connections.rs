@@ -167,19 +167,6 @@ async fn waiting_for_a_connection_counts_against_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_check_opens_no_connection_beyond_the_bound() {
-    let server = SmtpServer::start().await;
-    let mailer = mailer(Settings {
-        connections: 1,
-        ..plain(&server)
-    });
-    mailer.send(&job("j1")).await.unwrap();
-    mailer.check().await.unwrap();
-    let record = server.record();
-    assert_eq!((record.connections, record.most_open), (2, 1));
-}
-
-#[tokio::test]
 async fn idle_connections_are_closed_after_a_while() {
     let server = SmtpServer::start().await;
     let transport = smtp(Settings {

@@ -45,7 +45,6 @@ async fn a_private_authority_is_accepted(
 ) {
     let server = server(protection, Certificate::Right).await;
     let mailer = mailer(secure(&server, security));
-    mailer.check().await.unwrap();
     mailer.send(&job("j1")).await.unwrap();
     assert_eq!(server.next_mail().await.to, ["ada@example.org"]);
 }
@@ -248,21 +247,4 @@ async fn no_connection_at_all_is_refused() {
         Smtp::new(settings),
         Err(SettingsError::NoConnections)
     ));
-}
-
-#[tokio::test]
-async fn a_check_says_everything_but_a_mail() {
-    let server = server(Protection::StartTls, Certificate::Right).await;
-    mailer(secure(&server, Security::StartTls))
-        .check()
-        .await
-        .unwrap();
-    server.hears("QUIT").await;
-    let verbs: Vec<String> = server
-        .record()
-        .commands
-        .iter()
-        .filter_map(|command| command.split(' ').next().map(ToOwned::to_owned))
-        .collect();
-    assert_eq!(verbs, ["EHLO", "STARTTLS", "EHLO", "AUTH", "QUIT"]);
 }

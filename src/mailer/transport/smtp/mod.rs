@@ -60,7 +60,7 @@ pub struct Deadlines {
 }
 
 impl Default for Deadlines {
-    /// The whole ends a second before an attempt at a job does.
+    /// A job ends its mail earlier if its attempt has less time; see `Message::until`.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(4),
@@ -292,20 +292,6 @@ impl Transport for Smtp {
         self.deliver(&letter, message.until)
             .await
             .map_err(Failure::verdict)
-    }
-
-    async fn check(&self) -> Result<(), MailError> {
-        let deadline = Deadline::new(self.limits.deadlines, None);
-        let _turn = self.turn(&deadline).await.map_err(Failure::verdict)?;
-        // An idle connection makes room: whoever opens one must not find one.
-        if let Some(idle) = self.take_idle().await {
-            idle.quit().await;
-        }
-        let session = Session::open(&self.server, &deadline)
-            .await
-            .map_err(Failure::verdict)?;
-        session.quit().await;
-        Ok(())
     }
 }
 
