@@ -109,13 +109,18 @@ async fn answer(
     watch: Arc<Watch>,
 ) -> Result<hyper::Response<Answer>, Infallible> {
     let last = watch.next_request();
-    let mut request = request.map(Body::new);
+    let mut request = request.map(|body| {
+        Body::new(Asked {
+            body,
+            watch: watch.clone(),
+        })
+    });
     request.extensions_mut().insert(peer);
     if let Some(flaw) = last.and_then(|last| last.flaw) {
         request.extensions_mut().insert(flaw);
     }
     let mut response = router.oneshot(request).await?;
-    if last.is_some() {
+    if last.is_some() || watch.has_left_a_body() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
@@ -143,6 +148,7 @@ struct Requests {
     found: u64,
     last: Option<Last>,
     has_begun_a_head: bool,
+    has_left_a_body: bool,
 }
 
 impl Watch {
@@ -178,6 +184,14 @@ impl Watch {
         requests.last.filter(|last| last.after == before)
     }
 
+    /// Whether a body was not read to its end. hyper would go on to the next request, if the rest of the
+    /// body is there, without waiting for the client to take its answer (and keep as many answers as
+    /// somebody cares to ask for), or close the connection without saying so.
+    fn has_left_a_body(&self) -> bool {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.has_left_a_body
+    }
+
     /// The first bytes after idleness begin a head; further ones gain it no time.
     fn received(&self, framing: &Framing) {
         {
@@ -199,6 +213,43 @@ impl Watch {
         } else {
             State::Idle
         });
+    }
+}
+
+/// The body of a request, which notes if it is left before its end.
+struct Asked {
+    body: Incoming,
+    watch: Arc<Watch>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.body.is_end_stream() {
+            let requests = self.watch.requests.lock();
+            requests
+                .unwrap_or_else(PoisonError::into_inner)
+                .has_left_a_body = true;
+        }
+    }
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

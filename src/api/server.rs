@@ -28,7 +28,8 @@ const BACKLOG: u32 = 4096;
 pub struct Limits {
     /// For the head of a request, from its first byte, or from the start of the connection.
     pub head: Duration,
-    /// For a request from its head to the end of its answer.
+    /// For a request from its head until its answer is on its way; then counts how long the client takes
+    /// nothing of it, as idleness.
     pub request: Duration,
     /// Without a byte between two requests.
     pub idle: Duration,

@@ -22,6 +22,7 @@ mod dev;
 mod openapi;
 mod running;
 mod server;
+mod unread;
 mod lingering;
 mod malformed;
 mod framing;
