@@ -40,7 +40,7 @@ local function repeat_request()
   if remembered.enqueued then
     return answer('accepted', remembered.id)
   end
-  if now < remembered.tried + IN_FLIGHT_MS then
+  if now < remembered.tried + IN_FLIGHT_MS and remembered.tried <= now + CLOCK_STEP_MS then
     return answer('in_flight', remembered.tried + IN_FLIGHT_MS - now)
   end
   remembered.tried = now
@@ -57,8 +57,8 @@ end
 local function mailbox_wait()
   local mails, same = budget.mails, ''
   for place = 1, #mails, MAIL_LENGTH do
-    local _, whose = struct.unpack(MAIL, mails, place)
-    if whose == challenge then
+    local at, whose = struct.unpack(MAIL, mails, place)
+    if whose == challenge and at <= now + CLOCK_STEP_MS then
       same = same .. mails:sub(place, place + MAIL_LENGTH - 1)
     end
   end

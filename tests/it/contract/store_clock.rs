@@ -44,6 +44,31 @@ async fn a_clock_that_is_set_back_gives_no_mailbox_more_mails(
     assert_eq!(admit(&*store, &ann.mail()).await, Admission::Granted);
 }
 
+/// What a wrong clock was shown counts in the windows of mails; a pause of seconds does not become one of
+/// hours.
+#[rstest]
+#[tokio::test]
+async fn a_clock_that_jumped_ahead_makes_no_cooldown_longer(
+    #[values(Sqlite, Redis)] backend: Backend,
+) {
+    let bench = Bench::open_with(backend, LIMITED).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    bench.clock.advance(HOUR);
+    assert_eq!(admit(&*store, &ann.mail()).await, Admission::Granted);
+    bench.clock.set_back(HOUR);
+    assert_eq!(admit(&*store, &ann.mail()).await, Admission::Granted);
+    let refused = admit(&*store, &ann.mail()).await;
+    let retry_after = LIMITS.cooldown;
+    assert_eq!(refused, Admission::Refused { retry_after });
+    for _ in 2..LIMITS.per_hour {
+        bench.clock.advance(LIMITS.cooldown);
+        assert_eq!(admit(&*store, &ann.mail()).await, Admission::Granted);
+    }
+    bench.clock.advance(LIMITS.cooldown);
+    let refused = admit(&*store, &ann.mail()).await;
+    assert!(matches!(refused, Admission::Refused { .. }), "{refused:?}");
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_clock_that_is_set_back_has_no_more_guesses_compared(

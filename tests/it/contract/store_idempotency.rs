@@ -103,6 +103,21 @@ const OTHER_REQUEST: Admission = Admission::Repeated(Repetition::OtherRequest);
 
 #[rstest]
 #[tokio::test]
+async fn a_clock_that_jumped_ahead_keeps_no_request_in_flight(
+    #[values(Sqlite, Redis)] backend: Backend,
+) {
+    let granted = Granted::open(backend, LIMITED).await;
+    let hour = Duration::from_secs(3_600);
+    granted.wait(hour);
+    let repeated = granted.request(1, "2");
+    assert_eq!(granted.ask(&repeated).await, unfinished("1"));
+    granted.bench.clock.set_back(hour);
+    assert_eq!(granted.ask(&repeated).await, unfinished("1"));
+    assert_eq!(granted.ask(&repeated).await, in_flight(IN_FLIGHT));
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_repeated_request_has_the_first_id_and_is_not_counted_again(
     #[values(Sqlite, Redis)] backend: Backend,
     #[values(POLICY, LIMITED)] policy: Policy,
