@@ -2,8 +2,8 @@
 //! it by one suite of tests.
 //!
 //! `issue` and `verify` are one atomic step each, are durable before they answer, and are never
-//! sent again by themselves after an unknown outcome. Time is the store's own, so that the clocks
-//! of processes do not matter.
+//! sent again by themselves after an unknown outcome. Time is the store's own. Only when a job was
+//! asked for is told by the process that took it, and matters for a success just before it.
 
 use std::time::Duration;
 
