@@ -2,7 +2,7 @@
 //!
 //! Codes stand here in clear, so that a request from anywhere else gets the answer of a path that
 //! does not exist: a peer that is not loopback, a foreign `Host` or `Origin` (DNS rebinding), or
-//! anything that came through a proxy.
+//! anything that came through a proxy, as far as a proxy says so.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

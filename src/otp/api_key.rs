@@ -121,6 +121,8 @@ mod tests {
             assert!(!ApiKeyHash::is_listed(key, &listed));
         }
         assert!(!ApiKeyHash::is_listed(b"abc", &[]));
+        let twice = [ApiKeyHash::of(b"x"), ApiKeyHash::of(b"x")];
+        assert!(ApiKeyHash::is_listed(b"x", &twice));
     }
 
     #[test]
