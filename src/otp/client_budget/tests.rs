@@ -41,11 +41,12 @@ fn ask(budgets: &mut ClientBudgets, now: UnixMillis, mailboxes: std::ops::Range<
 
 #[test]
 fn all_hosts_of_a_64_share_one_bucket() {
+    let keys = KeyRing::new(&[1; 32], &[], &[2; 32]);
     let mut own = HashSet::new();
     for host in 0..10_000_u64 {
         let low = host.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let address = (0x2001_0db8_0001_0002_u128 << 64) | u128::from(low);
-        own.insert(buckets(&std::net::Ipv6Addr::from(address).to_string()).own());
+        own.insert(ClientBuckets::of(&keys, std::net::Ipv6Addr::from(address).into()).own());
     }
     assert_eq!(own.len(), 1);
 }
@@ -232,6 +233,24 @@ fn a_standing_tells_what_is_left_and_when_there_is_more() {
         ]
     );
     assert_eq!(empty(0).generate_quotas(&LIMITS, START), None);
+}
+
+#[test]
+fn nothing_counts_any_more_at_the_very_end_of_its_window() {
+    let (mut budgets, end) = (empty(1), START.after(HOUR));
+    budgets.charge_generate(START, mailbox(1));
+    budgets.charge_failure(START);
+    assert_eq!(budgets.0[0].ends_at(), Some(end));
+    let quotas = budgets.generate_quotas(&LIMITS, end).unwrap();
+    let failures = budgets.failure_quota(&LIMITS, end);
+    for quota in quotas.into_iter().chain(failures) {
+        assert_eq!(
+            (quota.remaining, quota.more_in),
+            (quota.most, Duration::ZERO)
+        );
+    }
+    budgets.forget_what_is_over(end);
+    assert_eq!(budgets.0[0].ends_at(), None);
 }
 
 /// What happens to one client.
