@@ -130,3 +130,86 @@ impl Remembered {
         Repetition::Unfinished { id }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: UnixMillis = UnixMillis(1_790_000_000_000);
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn repeatable(fingerprint: u8) -> Repeatable {
+        Repeatable {
+            key: IdempotencyId([1; 16]),
+            fingerprint: Fingerprint([fingerprint; 16]),
+            id: "second".to_owned(),
+        }
+    }
+
+    /// What is remembered of a first request, admitted at the start.
+    fn remembered() -> Remembered {
+        let first = Repeatable {
+            id: "first".to_owned(),
+            ..repeatable(7)
+        };
+        Remembered::new(&first, START)
+    }
+
+    fn first() -> String {
+        "first".to_owned()
+    }
+
+    #[test]
+    fn a_request_is_remembered_for_a_day() {
+        assert_eq!(
+            remembered().ends_at,
+            START.after(24 * Duration::from_secs(3_600))
+        );
+    }
+
+    #[test]
+    fn a_request_that_is_on_the_queue_is_accepted_again() {
+        let mut remembered = remembered();
+        remembered.is_enqueued = true;
+        let again = remembered.repeat(&repeatable(7), START);
+        assert_eq!(again, Repetition::Accepted { id: first() });
+    }
+
+    #[test]
+    fn what_said_something_else_is_another_request_wherever_the_first_one_is() {
+        for is_enqueued in [false, true] {
+            let mut remembered = remembered();
+            remembered.is_enqueued = is_enqueued;
+            let other = remembered.repeat(&repeatable(8), START.after(IN_FLIGHT));
+            assert_eq!(other, Repetition::OtherRequest);
+        }
+    }
+
+    #[test]
+    fn a_request_is_in_flight_for_twelve_seconds_and_then_somebody_elses_to_finish() {
+        let (mut remembered, again) = (remembered(), repeatable(7));
+        let [last, span] = [11_999, 12_000].map(Duration::from_millis);
+        for begin in [START, START.after(span)] {
+            for (gone, retry_after) in [(Duration::ZERO, span), (last, MILLISECOND)] {
+                let in_flight = Repetition::InFlight { retry_after };
+                assert_eq!(remembered.repeat(&again, begin.after(gone)), in_flight);
+            }
+            let unfinished = Repetition::Unfinished { id: first() };
+            assert_eq!(remembered.repeat(&again, begin.after(span)), unfinished);
+        }
+    }
+
+    #[test]
+    fn what_only_a_wrong_clock_has_shown_is_no_longer_in_flight() {
+        let again = repeatable(7);
+        let shown = |ahead: Duration| {
+            let mut remembered = remembered();
+            remembered.tried_at = START.after(ahead);
+            remembered.repeat(&again, START)
+        };
+        let retry_after = CLOCK_STEP + IN_FLIGHT;
+        assert_eq!(shown(CLOCK_STEP), Repetition::InFlight { retry_after });
+        let unfinished = Repetition::Unfinished { id: first() };
+        assert_eq!(shown(CLOCK_STEP + MILLISECOND), unfinished);
+    }
+}

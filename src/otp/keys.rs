@@ -170,13 +170,17 @@ fn half(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use data_encoding::HEXLOWER;
+
     use super::*;
 
     #[test]
     fn every_derived_key_is_another() {
         let ring = KeyRing::new(&[7; 32], &[[8; 32]], &[7; 32]);
         let mut derived = vec![ring.address, ring.log, ring.message];
-        derived.extend(ring.all().flat_map(|key| [key.code, key.tag]));
+        derived.extend(ring.all().flat_map(|key| [*key.code(), *key.tag()]));
         for (index, key) in derived.iter().enumerate() {
             assert!(
                 !derived[index + 1..].contains(key),
@@ -199,7 +203,18 @@ mod tests {
     #[test]
     fn debug_output_shows_ids_only() {
         let ring = KeyRing::new(&[7; 32], &[], &[9; 32]);
-        let shown = format!("{ring:?}");
-        assert_eq!(shown, format!("[CodeKey({})]", ring.current().id()));
+        let id = HEXLOWER.encode(&ring.current().id().0);
+        assert_eq!(format!("{ring:?}"), format!("[CodeKey({id})]"));
+    }
+
+    #[test]
+    fn every_name_is_that_of_one_thing() {
+        let ring = KeyRing::new(&[7; 32], &[], &[9; 32]);
+        let names = [KeyRing::name, KeyRing::pseudonym, KeyRing::message];
+        let all: HashSet<[u8; 16]> = names
+            .iter()
+            .flat_map(|name| [name(&ring, &[b"a"]), name(&ring, &[b"b"])])
+            .collect();
+        assert_eq!(all.len(), 6);
     }
 }

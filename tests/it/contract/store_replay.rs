@@ -9,8 +9,10 @@ use otpost::otp::record::REPLAY_TIME;
 use otpost::store::{Cause, IdempotencyId, OtpStore, Verdict, VerifyRequest};
 use rstest::rstest;
 
-use super::store_bench::Backend::{Redis, Sqlite};
-use super::store_bench::{Backend, Bench, LIMITED, POLICY, Who, other_than};
+use super::store_bench::Backend::{Cluster, Redis, Sqlite};
+use super::store_bench::{
+    ALL_LIMITED, Backend, Bench, CLIENT_LIMITS, LIMITED, POLICY, Who, other_than,
+};
 use super::store_callers::{CALLERS, at_once, stores};
 use super::store_durability::Witness;
 
@@ -142,6 +144,33 @@ async fn fifty_simultaneous_right_codes_under_one_key_are_one_success_and_its_re
         let count = |wanted| verdicts.iter().filter(|found| **found == wanted).count();
         assert_eq!(count(Verdict::Correct), 1, "{verdicts:?}");
         assert_eq!(count(Verdict::Repeated), 49, "{verdicts:?}");
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_repetition_is_no_failure_of_its_client_and_another_code_is_one(
+    #[values(Sqlite, Redis, Cluster)] backend: Backend,
+) {
+    let bench = Bench::open_with(backend, ALL_LIMITED).await;
+    let (store, ann) = (bench.store().await, bench.ann());
+    let code = bench.issue(&*store, ann, "job").await.code;
+    let other = other_than(&[&code]);
+    let most = CLIENT_LIMITS.verify_failures_per_hour;
+    for (code, verdict, remaining) in [
+        (&code, Verdict::Correct, most),
+        (&code, Verdict::Repeated, most),
+        (&code, Verdict::Repeated, most),
+        (&other, Verdict::KeyReused, most - 1),
+        (&code, Verdict::Repeated, most - 1),
+    ] {
+        let request = VerifyRequest {
+            client: Some(bench.client("192.0.2.1")),
+            ..keyed(&bench, ann, code, "caller")
+        };
+        let check = store.verify(&request).await.unwrap();
+        let left = check.client.unwrap().remaining;
+        assert_eq!((check.verdict, left), (verdict, remaining));
     }
 }
 
