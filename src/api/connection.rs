@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
@@ -107,12 +107,13 @@ async fn answer(
     peer: Peer,
     router: Router,
     watch: Arc<Watch>,
-) -> Result<hyper::Response<Answer>, Infallible> {
+) -> Result<hyper::Response<Followed<Body>>, Infallible> {
     let last = watch.next_request();
     let mut request = request.map(|body| {
-        Body::new(Asked {
+        Body::new(Followed {
             body,
             watch: watch.clone(),
+            end: Watch::asked,
         })
     });
     request.extensions_mut().insert(peer);
@@ -124,7 +125,11 @@ async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    Ok(response.map(|body| Answer { body, watch }))
+    Ok(response.map(|body| Followed {
+        body,
+        watch,
+        end: |watch, _body| watch.answered(),
+    }))
 }
 
 /// What a connection is doing.
@@ -184,6 +189,14 @@ impl Watch {
         requests.last.filter(|last| last.after == before)
     }
 
+    /// The router is done with the body of a request.
+    fn asked(&self, body: &Incoming) {
+        if !body.is_end_stream() {
+            let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            requests.has_left_a_body = true;
+        }
+    }
+
     /// Whether a body was not read to its end. hyper would go on to the next request, if the rest of the
     /// body is there, without waiting for the client to take its answer (and keep as many answers as
     /// somebody cares to ask for), or close the connection without saying so.
@@ -216,63 +229,27 @@ impl Watch {
     }
 }
 
-/// The body of a request, which notes if it is left before its end.
-struct Asked {
-    body: Incoming,
+/// A body that tells the [`Watch`] when hyper or the router is done with it.
+struct Followed<B: HttpBody> {
+    body: B,
     watch: Arc<Watch>,
+    end: fn(&Watch, &B),
 }
 
-impl Drop for Asked {
+impl<B: HttpBody> Drop for Followed<B> {
     fn drop(&mut self) {
-        if !self.body.is_end_stream() {
-            let requests = self.watch.requests.lock();
-            requests
-                .unwrap_or_else(PoisonError::into_inner)
-                .has_left_a_body = true;
-        }
+        (self.end)(&self.watch, &self.body);
     }
 }
 
-impl HttpBody for Asked {
-    type Data = Bytes;
-    type Error = hyper::Error;
+impl<B: HttpBody + Unpin> HttpBody for Followed<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The body of an answer; when hyper is done with it, the connection is idle.
-struct Answer {
-    body: Body,
-    watch: Arc<Watch>,
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.watch.answered();
-    }
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

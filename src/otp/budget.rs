@@ -45,7 +45,7 @@ pub enum Admission {
     Granted,
     /// The mailbox has had its mails; nothing is counted.
     Refused {
-        /// When it may, if no other request comes before it.
+        /// When it may, if no other mail comes before it.
         retry_after: Duration,
     },
     /// The client has had its requests; nothing is counted.
@@ -55,7 +55,7 @@ pub enum Admission {
     },
     /// The whole service has accepted the requests that it may in a minute; nothing is counted.
     ServiceRefused {
-        /// When it may, if no other mail comes before it.
+        /// When it may, if no other request comes before it.
         retry_after: Duration,
     },
     /// The request is a repetition; nothing is counted again.

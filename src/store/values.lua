@@ -1,8 +1,9 @@
 -- What all scripts share; it stands before each of them, behind the policy, whose numbers are constants.
 -- A constant is replaced by its value before a server gets the script.
 --
--- The first byte of a value names its form: '\1' MessagePack (JSON for the ending of a request), '\2' members of fixed length, laid
--- out where they are read. A form that is not known is unreadable, and nothing is written over it.
+-- The first byte of a value names its form: '\1' MessagePack (JSON for the ending of a request), '\2'
+-- members of fixed length, laid out where they are read. A form that is not known is unreadable, and nothing
+-- is written over it.
 -- Instants are milliseconds since 1970 (UTC), in six bytes where lengths are fixed, 0 if there is none.
 -- Instants decide; the TTL of a key only collects garbage.
 
